@@ -1,0 +1,107 @@
+"""Where files go and how they get there whole: the cache folder, atomic writes, locks between processes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ddpm_lib.errors import DDPMError
+
+logger = logging.getLogger(__name__)
+
+CACHE_VARIABLE = "DDPM_CACHE"
+# Failures of the disk rather than of the program: the user can remedy them, so they get a plain sentence.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def cache_dir() -> Path:
+    """The project's cache folder, absolute and existing.
+
+    `$DDPM_CACHE` if that is set; else `.cache` of the checkout, if the package lies in one (pyproject.toml
+    beside it); else `ddpm-lib` in the user's cache folder (`$XDG_CACHE_HOME`, by default `~/.cache`).
+    Raises DDPMError if the folder cannot be created.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        folder = Path(chosen).expanduser()
+    elif (checkout / "pyproject.toml").is_file():
+        folder = checkout / ".cache"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm-lib"
+    folder = folder.absolute()  # papermill and Dask workers change directory
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DDPMError(
+            f"the cache folder {folder} cannot be created: {error.strerror}. "
+            f"Set {CACHE_VARIABLE} to a folder that you can write to"
+        ) from error
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; if the block ends without exception, it becomes `path` in one step.
+
+    The temporary path has the same file name (so suffixes still work) in a new folder beside `path`, hence on
+    the same disk. However the block ends, even by a kill, `path` is the old file or the new one, whole.
+    Raises DDPMError if the disk is full or `path` must not be written; the old file is then untouched.
+    """
+    path = Path(path)
+    folder = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp"))
+        temporary = folder / path.name
+        yield temporary
+        with temporary.open(
+            "rb+"
+        ) as file:  # on disk before it gets its name, or a power cut leaves an empty file
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        # Writers outside Python (safetensors) report a full disk in words only.
+        if getattr(error, "errno", None) in _DISK_ERRORS or "No space left on device" in str(error):
+            reason = getattr(error, "strerror", None) or "No space left on device"
+            raise DDPMError(
+                f"{path} cannot be written: {reason}. What stood there before is unchanged; "
+                "free some space or choose another folder"
+            ) from error
+        raise
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def atomic_write(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all (see `atomic_path`)."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold the lock `path` + ".lock" during the block: one process at a time; the others wait.
+
+    The operating system frees the lock when its process ends, however it ends.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        logger.info("waiting for another process that works on %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
