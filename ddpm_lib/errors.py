@@ -1,0 +1,46 @@
+"""The errors a user meets. Each says the value, what is allowed, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DDPMError(Exception):
+    """Base class of every error this library raises on purpose."""
+
+
+class InputError(DDPMError, ValueError):
+    """An argument has a wrong value, shape or dtype."""
+
+
+class ConfigError(InputError):
+    """A setting is unknown, mistyped or out of range."""
+
+
+class DataError(DDPMError):
+    """Fashion-MNIST is missing, truncated or altered."""
+
+
+class CheckpointError(DDPMError):
+    """A checkpoint or weights file is missing, torn, tampered with, or from something else."""
+
+
+class TrainingError(DDPMError):
+    """Training cannot go on: the loss is no longer a finite number."""
+
+
+class NotebookError(DDPMError):
+    """A notebook run was asked for wrongly, or one of its cells failed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an "unknown name" message: the nearest known name if one is near, then all of them.
+
+    >>> nearest("guidance_wieght", ["guidance_weight", "seed"])
+    'did you mean guidance_weight? Known: guidance_weight, seed'
+    """
+    known = sorted(known)
+    matches = get_close_matches(name, known, n=1)
+    hint = f"did you mean {matches[0]}? " if matches else ""
+    return f"{hint}Known: {', '.join(known)}"
