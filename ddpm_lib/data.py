@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http.client import HTTPException
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +73,11 @@ def load_fashion_mnist(split: str = "train", limit: int | None = None) -> Split:
     white exactly 1. Further calls in one process return the same memory: clone before changing it in place.
     Raises InputError for another split or limit, DataError if the data cannot be had (`find_fashion_mnist`).
     """
-    if split not in SPLITS:
+    if split not in tuple(SPLITS):
         raise InputError(f"unknown split {split!r}: {nearest(str(split), SPLITS)}")
     count = SPLITS[split][2]
-    if limit is not None and (type(limit) is not int or not 1 <= limit <= count):
+    whole = isinstance(limit, Integral) and not isinstance(limit, bool)
+    if limit is not None and not (whole and 1 <= limit <= count):
         raise InputError(f"limit {limit!r} is not a whole number in 1 … {count} (or None: all of {split!r})")
     images, labels = _load(split, os.environ.get(FOLDER_VARIABLE), cache_dir() / "fashion-mnist")
     return Split(images[:limit], labels[:limit])
@@ -148,10 +150,8 @@ def _read_one(folder: Path, name: str) -> bytes:
     digest = hashlib.sha256(raw).hexdigest()
     if digest != CHECKSUMS[name]:
         known = {checksum: other for other, checksum in CHECKSUMS.items()}
-        what = f"those of {known[digest]}" if digest in known else f"others (sha256 {digest[:12]}…)"
-        raise DataError(
-            f"{path.name}: the contents should have sha256 {CHECKSUMS[name][:12]}… but are {what}"
-        )
+        what = f"those of {known[digest]}" if digest in known else f"{len(raw):,} other bytes"
+        raise DataError(f"{path.name} unpacks to {what} (sha256 {digest[:8]}…, not {CHECKSUMS[name][:8]}…)")
     return raw
 
 
@@ -171,18 +171,17 @@ def _obtain(names: Iterable[str], wish: str | None, cache: Path) -> tuple[Path, 
     try:
         return cache, read_verified(cache, names)
     except DataError:
-        _fill(cache, names)
-    return cache, read_verified(cache, names)
+        return cache, _fill(cache, names)
 
 
-def _fill(cache: Path, names: Iterable[str]) -> None:
-    """Fetch all four files into the cache, unless another process has just done so."""
+def _fill(cache: Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Fetch all four files into the cache, unless another process has just done so; read the named ones."""
     with locked(cache):
         try:
-            read_verified(cache, names)
-            return
+            return read_verified(cache, names)
         except DataError as error:
             tried = [f"the project's cache, {cache}: {error}"]
+            level = logging.WARNING if cache.exists() else logging.INFO
         # One fixed name: we hold the lock, so whatever is there was left by a process that was killed.
         staging = cache.with_name(f"{cache.name}.tmp")
         for label, fetch in SOURCES:
@@ -191,38 +190,37 @@ def _fill(cache: Path, names: Iterable[str]) -> None:
                 staging.mkdir()
                 folder = fetch(staging)
                 read_verified(folder, CHECKSUMS)
-                _store(folder, cache)
+                _store(folder, staging, cache)
+                contents = read_verified(cache, names)
             except (DataError, OSError) as error:
                 tried.append(f"{label}: {error}")
             else:
-                logger.warning("%s. Fetched from %s", tried[0], label)
-                return
+                logger.log(level, "Fashion-MNIST: %s; fetched from %s", tried[0], label)
+                return contents
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     raise DataError(_not_found(tried, None))
 
 
-def _store(folder: Path, cache: Path) -> None:
+def _store(folder: Path, staging: Path, cache: Path) -> None:
     """Put the four files of `folder` into the cache, each in one step, in place of what is there."""
     cache.mkdir(exist_ok=True)
     for name in CHECKSUMS:
         path = _stored(folder, name)
-        staged = cache.with_name(f"{cache.name}.tmp") / f"{path.name}.new"
-        shutil.copyfile(path, staged)
-        os.replace(staged, cache / path.name)
+        copy = staging / f"{path.name}.copy"  # on the cache's disk, where moving is one step
+        shutil.copyfile(path, copy)
+        os.replace(copy, cache / path.name)
         other = name if path.suffix == ".gz" else f"{name}.gz"
         (cache / other).unlink(missing_ok=True)
 
 
 def _not_found(tried: list[str], wish: str | None) -> str:
+    if wish:
+        remedy = f"{FOLDER_VARIABLE} is set, so only it was tried: correct it, or unset it and run `ddpm data`"
+    else:
+        files = ", ".join(f"{name}.gz" for name in CHECKSUMS)
+        remedy = f"run `ddpm data` with a network connection, or set {FOLDER_VARIABLE} to a folder with {files}"
     lines = "".join(f"\n  - {line}" for line in tried)
-    names = ", ".join(f"{name}.gz" for name in CHECKSUMS)
-    remedy = (
-        f"{FOLDER_VARIABLE} is set, so nothing else was tried. Correct it, or unset it and run `ddpm data`."
-        if wish
-        else "Run `ddpm data` where there is a network connection; "
-        f"or put {names} into a folder and set {FOLDER_VARIABLE} to it."
-    )
     return f"Fashion-MNIST was not found, or is damaged. Tried:{lines}\nWhat to do: {remedy}"
 
 
@@ -240,10 +238,6 @@ def _fetch_torchvision(staging: Path) -> Path:
     return staging / "FashionMNIST" / "raw"
 
 
-def _fetch_debian_installed(staging: Path) -> Path:
-    return DEBIAN_FOLDER
-
-
 def _fetch_debian_download(staging: Path) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise DataError("apt-get and dpkg are not both on this machine")
@@ -251,9 +245,9 @@ def _fetch_debian_download(staging: Path) -> Path:
     download = [*apt, "download", DEBIAN_PACKAGE]
     try:
         _run(download, staging)
-    except DataError:
+    except DataError as error:
         if os.geteuid() != 0:
-            raise
+            raise DataError(f"{error} (without package lists, run `sudo apt-get update` first)") from error
         _run([*apt, "update"], staging)  # a fresh machine has no package lists, and only root may get them
         _run(download, staging)
     for package in staging.glob("*.deb"):
@@ -262,17 +256,13 @@ def _fetch_debian_download(staging: Path) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> None:
+    english = {**os.environ, "LC_ALL": "C"}
     try:
         result = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT,
+            command, cwd=folder, env=english, capture_output=True, text=True, timeout=COMMAND_TIMEOUT
         )
-    except subprocess.TimeoutExpired:
-        raise DataError(f"`{' '.join(command)}` did not end within {COMMAND_TIMEOUT} s") from None
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"`{' '.join(command)}` did not end within {COMMAND_TIMEOUT} s") from error
     if result.returncode != 0:
         raise DataError(f"`{' '.join(command)}` failed: {' '.join(result.stderr.split())}")
 
@@ -280,6 +270,6 @@ def _run(command: list[str], folder: Path) -> None:
 # What fills the cache, in this order: a name, and a function from an empty folder to where the files are.
 SOURCES: tuple[tuple[str, Callable[[Path], Path]], ...] = (
     ("torchvision's download", _fetch_torchvision),
-    (f"Debian's package, installed, {DEBIAN_FOLDER}", _fetch_debian_installed),
+    (f"Debian's package, installed, {DEBIAN_FOLDER}", lambda staging: DEBIAN_FOLDER),
     (f"Debian's package, `apt-get download {DEBIAN_PACKAGE}`", _fetch_debian_download),
 )

@@ -18,8 +18,6 @@ from ddpm_lib.errors import DDPMError
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "DDPM_CACHE"
-# Failures of the disk rather than of the program: the user can remedy them, so they get a plain sentence.
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def cache_dir() -> Path:
@@ -40,10 +38,7 @@ def cache_dir() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DDPMError(
-            f"the cache folder {folder} cannot be created: {error.strerror}. "
-            f"Set {CACHE_VARIABLE} to a folder that you can write to"
-        ) from error
+        raise _unwritable(folder, error.strerror) from error
     return folder
 
 
@@ -56,29 +51,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises DDPMError if the disk is full or `path` must not be written; the old file is then untouched.
     """
     path = Path(path)
-    folder = None
+    if path.is_dir():
+        raise _unwritable(path, "it is a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp"))
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
+    try:
         temporary = folder / path.name
         yield temporary
-        with temporary.open(
-            "rb+"
-        ) as file:  # on disk before it gets its name, or a power cut leaves an empty file
+        with temporary.open("rb+") as file:  # on disk before it gets its name, or a power cut leaves an empty file
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except Exception as error:
-        # Writers outside Python (safetensors) report a full disk in words only.
-        if getattr(error, "errno", None) in _DISK_ERRORS or "No space left on device" in str(error):
-            reason = getattr(error, "strerror", None) or "No space left on device"
-            raise DDPMError(
-                f"{path} cannot be written: {reason}. What stood there before is unchanged; "
-                "free some space or choose another folder"
-            ) from error
+        if _disk_is_full(folder, error):
+            raise _unwritable(path, "no space left on that disk; what stood there before is unchanged") from error
         raise
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
@@ -92,16 +83,34 @@ def locked(path: str | Path) -> Iterator[None]:
     """Hold the lock `path` + ".lock" during the block: one process at a time; the others wait.
 
     The operating system frees the lock when its process ends, however it ends.
+    Raises DDPMError if the lock file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        logger.info("waiting for another process that works on %s", path)
-        lock.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            logger.info("waiting for another process that works on %s", path)
+            lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _disk_is_full(folder: Path, error: Exception) -> bool:
+    if getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}:
+        return True
+    # safetensors reports it in words only; torch.save and numpy.save not at all, so the disk itself is asked.
+    return "No space left on device" in str(error) or shutil.disk_usage(folder).free < 2**16
+
+
+def _unwritable(path: Path, reason: str | None) -> DDPMError:
+    return DDPMError(
+        f"{path} cannot be written: {reason}. "
+        f"Make room or choose another folder (for the cache: by setting {CACHE_VARIABLE})"
+    )
