@@ -204,7 +204,7 @@ def train(state: TrainingState, data: Split, until: int | None = None) -> Iterat
         value = float(state.accelerator.reduce(loss.detach(), reduction="mean"))
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} at step {state.step + 1} (learning rate {lr:.2g}); lower lr, or set precision to fp32"
+                f"the loss is {value} at step {state.step + 1} (lr {lr:.2g}); lower lr, or set precision to fp32"
             )
         state.accelerator.backward(loss)
         state.optimizer.step()
