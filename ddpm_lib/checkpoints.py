@@ -90,7 +90,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     wrong = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
     if missing or unknown or wrong:
         raise CheckpointError(
-            f"{source} does not fit this network: missing {missing[:3]}, unknown {unknown[:3]}, other shape {wrong[:3]};"
+            f"{source} does not fit this network: missing {missing[:3]}, unknown {unknown[:3]}, reshaped {wrong[:3]};"
             " was it trained with other settings (conditional, head_width)?"
         )
     with torch.no_grad():
