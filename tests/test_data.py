@@ -127,6 +127,7 @@ def test_limit_takes_the_first(chosen, limit):
 
 def test_a_second_call_reads_nothing(chosen):
     first = load_fashion_mnist("train").images
+    load_fashion_mnist("test")
     for path in chosen.iterdir():
         path.unlink()
     assert load_fashion_mnist("train", limit=2).images.data_ptr() == first.data_ptr()
@@ -412,7 +413,7 @@ def mirror(contents, tmp_path, monkeypatch) -> Path:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     monkeypatch.setattr(FashionMNIST, "resources", list(md5.items()))

@@ -85,6 +85,14 @@ def test_atomic_write_replaces_the_file_and_leaves_nothing_else(tmp_path):
     assert os.listdir(path.parent) == ["weights.bin"]
 
 
+def test_a_reader_of_the_old_file_never_sees_the_new_one_half(tmp_path):
+    path = tmp_path / "weights.bin"
+    atomic_write(path, b"first")
+    with path.open("rb") as reader:
+        atomic_write(path, b"second")
+        assert reader.read() == b"first"  # replaced, not overwritten
+
+
 def test_the_temporary_path_keeps_the_suffix_and_the_folder(tmp_path):
     with atomic_path(tmp_path / "grid.png") as temporary:
         assert temporary.name == "grid.png"
