@@ -1,0 +1,43 @@
+# `make` lists the targets. They need make, git and Python 3.10 or newer; everything else goes into .venv.
+PYTHON ?= python3
+# In the conda environment of environment.yml that environment is used as it is.
+VENV ?= $(if $(filter ddpm,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX),.venv)
+PROFILE ?= laptop
+WORKERS ?= 2
+
+BIN := $(abspath $(VENV))/bin
+READY := $(VENV)/.ddpm-ready
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help data run lab test outputs
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+
+data: $(READY) ## get Fashion-MNIST and verify it
+	$(BIN)/ddpm data
+
+run: data ## run the whole course headlessly (PROFILE=smoke, laptop or full)
+	$(BIN)/ddpm run --profile $(PROFILE)
+
+lab: data ## open the course in JupyterLab
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks
+
+test: data ## check style, run the tests, compare every notebook with its stored outputs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 660 \
+		--nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
+		tests $(sort $(wildcard notebooks/*.ipynb))
+
+outputs: data ## for authors: run the notebooks and store their outputs (ONLY="03 04": only these)
+	$(BIN)/ddpm outputs $(addprefix --only ,$(ONLY))
+
+# Done again when pyproject.toml changes.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is older than Python 3.10; try make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test]'
+	@touch $@

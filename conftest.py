@@ -1,0 +1,39 @@
+"""What holds for every pytest run here, of tests as of notebooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+STRICT = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers running side by side share the cores; they, and the kernels they start, inherit the setting."""
+    if workers := len(config.getoption("tx", None) or ()):  # pytest-xdist, in the process that starts them
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _nothing_is_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _nothing_is_skipped((yield))
+
+
+def _nothing_is_skipped(report):
+    """In CI a test that was skipped, or was expected to fail, fails: there, everything can run."""
+    if STRICT and (report.skipped or hasattr(report, "wasxfail")):
+        reason = getattr(report, "wasxfail", None) or report.longrepr
+        reason = reason[-1] if isinstance(reason, tuple) else reason
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} did not really run, and in CI every test must ({reason})"
+        if hasattr(report, "wasxfail"):
+            del report.wasxfail
+    return report

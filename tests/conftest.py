@@ -1,0 +1,26 @@
+"""Fixtures that several test files use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+
+@pytest.fixture(scope="session")
+def make_notebook() -> Callable[..., Path]:
+    """`make_notebook(path, *sources, parameters="n: int = 1  # what")` writes a small notebook, never executed."""
+
+    def make(path: Path, *sources: str, parameters: str | None = None) -> Path:
+        cells = [new_markdown_cell("# A notebook")]
+        if parameters is not None:
+            cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        cells += [new_code_cell(source) for source in sources]
+        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+        return path
+
+    return make

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import ddpm_lib.batch
+import ddpm_lib.data
+from ddpm_lib.cli import app
+from ddpm_lib.errors import CheckpointError, DataError, InputError, NotebookError
+from ddpm_lib.execution import Run
+
+
+def ddpm(*arguments: str):
+    return CliRunner().invoke(app, arguments)
+
+
+def raise_(error: BaseException):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list:
+    """What `ddpm run` asked the library for; nothing runs."""
+    calls = []
+
+    def run_series(*arguments):
+        calls.append(arguments)
+        return [Run(Path("01_a.ipynb"), Path("/runs/01_a.ipynb"), 12.0, None)]
+
+    monkeypatch.setattr(ddpm_lib.batch, "run_series", run_series)
+    return calls
+
+
+def test_help_needs_no_heavy_package():
+    program = (
+        "import sys, ddpm_lib.cli; "
+        "print({'torch', 'numpy', 'papermill', 'matplotlib', 'nbformat'} & set(sys.modules) or 'light')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "light"
+
+
+@pytest.mark.parametrize("command", ["data", "run", "outputs"])
+def test_every_command_is_listed_and_has_help(command: str):
+    assert f"  {command} " in ddpm("--help").stdout
+    assert ddpm(command, "--help").stdout.startswith("Usage: ")
+
+
+def test_options_reach_the_library(asked: list):
+    result = ddpm(
+        "run",
+        "--profile",
+        "smoke",
+        "--only",
+        "04",
+        "--only",
+        "05",
+        "-p",
+        "lr=3e-4",
+        "-p",
+        "a=b=c",
+        "--jobs",
+        "2",
+        "--out",
+        "x",
+    )
+    assert asked == [("smoke", ["04", "05"], {"lr": 3e-4, "a": "b=c"}, Path("x"), 2)]
+    assert result.exit_code == 0
+    assert "1 of 1" in result.stdout
+    assert "make lab" in result.stdout
+
+
+def test_without_options_the_laptop_profile_runs(asked: list):
+    ddpm("run")
+    assert asked == [("laptop", (), {}, None, 1)]
+
+
+@pytest.mark.parametrize("setting", ["epochs", "=3", ""])
+def test_a_setting_without_name_or_value_is_wrong_input(asked: list, setting: str):
+    result = ddpm("run", "-p", setting)
+    assert (result.exit_code, asked) == (2, [])
+    assert "write -p name=value" in result.stderr
+
+
+def test_a_failed_cell_gives_exit_status_1_and_the_table(monkeypatch):
+    failed = Run(
+        Path("01_a.ipynb"), Path("/runs/01_a.ipynb"), 1.0, "cell [3] `1/0`: ZeroDivisionError: division by zero"
+    )
+    monkeypatch.setattr(ddpm_lib.batch, "run_series", lambda *_: [failed])
+    result = ddpm("run")
+    assert result.exit_code == 1
+    assert "0 of 1" in result.stdout
+    assert "01_a, cell [3] `1/0`: ZeroDivisionError" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotebookError("x is unknown"), 2),
+        (InputError("x is unknown"), 2),
+        (DataError("x is unknown"), 1),
+        (CheckpointError("x is unknown"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_with_its_status(monkeypatch, error: BaseException, status: int):
+    monkeypatch.setattr(ddpm_lib.batch, "run_series", raise_(error))
+    result = ddpm("run")
+    assert result.exit_code == status
+    assert result.stderr.strip() == f"ddpm: {error}" if str(error) else "ddpm: interrupted"
+    assert "Traceback" not in result.output
+
+
+def test_an_error_that_is_not_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(ddpm_lib.batch, "run_series", raise_(ZeroDivisionError()))
+    assert isinstance(ddpm("run").exception, ZeroDivisionError)
+
+
+def test_data_says_where_it_is_and_how_much(monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(ddpm_lib.data, "find_fashion_mnist", lambda: tmp_path)
+    output = ddpm("data").stdout
+    assert str(tmp_path) in output
+    assert "60,000 train images, 10,000 test images" in output
+
+
+def test_outputs_refreshes_the_chosen_notebooks(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ddpm_lib.batch, "refresh_outputs", lambda only: calls.append(only) or [])
+    assert ddpm("outputs", "--only", "03").exit_code == 0
+    assert calls == [["03"]]

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ddpm_lib.batch import refresh_outputs, run_series, summary
+from ddpm_lib.errors import NotebookError
+from ddpm_lib.execution import Run, run_notebooks
+from ddpm_lib.stored import normalised
+
+LOOK_AROUND = "import os, sys\nprint(n, os.getcwd(), sys.executable, os.environ.get('OMP_NUM_THREADS'), sep='|')"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, make_notebook) -> dict[str, Run]:
+    """One series, two notebooks at a time: one fine, one with a failing cell, one whose kernel dies."""
+    folder = tmp_path_factory.mktemp("course")
+    plan = {
+        make_notebook(folder / "01_fine.ipynb", LOOK_AROUND, parameters="n: int = 1  # any"): {"n": 5},
+        make_notebook(folder / "02_fails.ipynb", "x = 1\n1 / 0", "print('never')"): {},
+        make_notebook(folder / "03_dies.ipynb", "import os\nos._exit(1)"): {},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        results = run_notebooks(plan, folder / "runs", jobs=2)
+    return {run.notebook.stem: run for run in results}
+
+
+def test_every_notebook_of_the_plan_is_reported_in_order(runs: dict[str, Run]):
+    assert list(runs) == ["01_fine", "02_fails", "03_dies"]
+    assert [run.error is None for run in runs.values()] == [True, False, False]
+
+
+def test_parameters_folder_interpreter_and_share_of_the_cores_reach_the_kernel(runs: dict[str, Run]):
+    fine = runs["01_fine"]
+    cells = nbformat.read(fine.copy, as_version=4).cells
+    (output,) = cells[-1].outputs
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert output.text.strip() == f"5|{fine.notebook.parent}|{sys.executable}|{share}"
+
+
+def test_the_original_is_untouched(runs: dict[str, Run]):
+    cells = nbformat.read(runs["01_fine"].notebook, as_version=4).cells
+    assert all(cell.get("outputs", []) == [] for cell in cells)
+
+
+def test_a_failing_cell_is_named_and_the_copy_keeps_its_traceback(runs: dict[str, Run]):
+    failed = runs["02_fails"]
+    assert failed.error == "cell [1] `x = 1`: ZeroDivisionError: division by zero"
+    assert "ZeroDivisionError" in failed.copy.read_text()
+
+
+def test_a_dead_kernel_is_a_failure(runs: dict[str, Run]):
+    assert "kernel died" in runs["03_dies"].error
+
+
+def test_the_summary_names_results_failures_and_the_folder(runs: dict[str, Run]):
+    text = summary(list(runs.values()))
+    assert "1 of 3" in text
+    assert "02_fails, cell [1] `x = 1`: ZeroDivisionError" in text
+    assert str(runs["01_fine"].copy.parent) in text
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, make_notebook):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotebookError, match="cannot be made"):
+        run_notebooks({make_notebook(tmp_path / "01.ipynb"): {}}, tmp_path / "file" / "runs")
+
+
+def test_an_interrupted_run_ends_soon_and_leaves_no_kernel(tmp_path: Path, make_notebook):
+    """As with Ctrl-C: a signal to the process that runs the series, not to the kernel."""
+    (tmp_path / "notebooks").mkdir()
+    started = tmp_path / "started"
+    source = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
+    make_notebook(tmp_path / "notebooks" / "01_long.ipynb", source)
+    make_notebook(tmp_path / "notebooks" / "02_never.ipynb", source)
+    (tmp_path / "mine.yaml").write_text("01_long:\n02_never:\n")
+    program = (
+        "import pathlib, sys; from ddpm_lib.batch import run_series; "
+        "run_series(pathlib.Path(sys.argv[1]) / 'mine.yaml', folder=pathlib.Path(sys.argv[1]) / 'notebooks')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    while not (started.exists() and started.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert not (tmp_path / "runs" / "mine" / "02_never.ipynb").exists()
+
+
+def test_refreshed_outputs_are_stored_clean_and_twice_the_same(tmp_path: Path, make_notebook):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    slider = "import sys\nprint('bar', file=sys.stderr)\nprint(n)\nimport ipywidgets\n"
+    slider += "ipywidgets.HBox([ipywidgets.IntSlider() for _ in range(3)])"
+    path = make_notebook(folder / "01_a.ipynb", slider, parameters="n: int = 3  # any")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].metadata.tags = ["nbval-ignore-output"]
+    nbformat.write(notebook, path)
+    broken = make_notebook(folder / "02_b.ipynb", "1 / 0")
+    before = broken.read_bytes()
+
+    results = refresh_outputs(folder=folder)
+
+    assert [run.error is None for run in results] == [True, False]
+    assert broken.read_bytes() == before
+    first = path.read_text()
+    assert "papermill" not in first
+    assert "injected" not in first
+    assert "iopub" not in first
+    stored = nbformat.read(path, as_version=4)
+    nbformat.validate(stored)
+    assert [cell.id for cell in stored.cells] == [cell.id for cell in notebook.cells]
+    assert [cell.execution_count for cell in stored.cells[1:]] == [1, 2]
+    assert [output.get("name") for output in stored.cells[-1].outputs] == ["stdout", None]
+    refresh_outputs(["01"], folder=folder)
+    assert path.read_text() == first
+
+
+def test_normalising_joins_printed_pieces_and_changes_nothing_twice(runs: dict[str, Run]):
+    notebook = nbformat.read(runs["01_fine"].copy, as_version=4)
+    piece = notebook.cells[-1].outputs[0]
+    notebook.cells[-1].outputs = [piece, copy.deepcopy(piece)]
+    clean = normalised(notebook)
+    assert clean.cells[-1].outputs[0].text == 2 * piece.text
+    assert normalised(clean) == clean
+
+
+def test_a_series_goes_to_the_folder_of_its_profile(tmp_path: Path, make_notebook):
+    folder = tmp_path / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    make_notebook(folder / "01_a.ipynb", "print(n)", parameters="n: int = 3  # any")
+    (folder / "profiles" / "smoke.yaml").write_text("01_a: {n: 4}")
+    (run,) = run_series("smoke", overrides={"n": 6}, folder=folder)
+    assert run.copy == tmp_path / "runs" / "smoke" / "01_a.ipynb"
+    assert nbformat.read(run.copy, as_version=4).cells[-1].outputs[0].text == "6\n"
