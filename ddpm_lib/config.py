@@ -53,7 +53,10 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), str(field.type))
+            value = getattr(self, field.name)
+            _check_type(field.name, value, str(field.type))
+            if field.type == "float":
+                object.__setattr__(self, field.name, float(value))  # 20 and 20.0 are one config, with one key
         _check_range("T", self.T, 2, 100_000)
         _check_choice("schedule", self.schedule, SCHEDULES)
         _check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
@@ -103,7 +106,7 @@ def config_from_yaml(path: str | Path) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}; it must hold name: value lines")

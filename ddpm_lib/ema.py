@@ -47,7 +47,12 @@ class EMA:
         Args:
             model: the network in training.
             step: how many training steps are done, from 1.
+
+        Raises:
+            InputError: step is below 1.
         """
+        if step < 1:
+            raise InputError(f"step is {step}; the average is updated after a step, and they count from 1")
         averages = list(self.model.parameters())
         # One call for all tensors: 160 small ones cost more in calls than in arithmetic.
         torch._foreach_lerp_(averages, list(model.parameters()), 1 - self.beta_at(step))
@@ -62,7 +67,7 @@ class PowerEMA(EMA):
 
     Args:
         model: the network in training.
-        sigma_rel: the window's relative width, in (0, 0.28): 0.05 averages over about the last fifth.
+        sigma_rel: the window's relative width, in (0, 0.28]: 0.05 averages over about the last fifth.
 
     Raises:
         InputError: sigma_rel is outside its range.
@@ -82,7 +87,7 @@ def gamma_from_sigma_rel(sigma_rel: float) -> float:
     sigma_rel^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) is a cubic in gamma; its largest root is the exponent.
 
     Raises:
-        InputError: sigma_rel is outside (0, 0.28); gamma = 0, the plain mean of all weights, has 0.289.
+        InputError: sigma_rel is outside (0, 0.28]; gamma = 0, the plain mean of all weights, has 0.289.
     """
     if not 0 < sigma_rel <= 0.28:
         raise InputError(f"sigma_rel is {sigma_rel}; it must lie in (0, 0.28], e.g. 0.05 or 0.10")

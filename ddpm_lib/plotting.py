@@ -206,7 +206,13 @@ def heat_map(
 
 
 def smooth(values: ArrayLike, window: int) -> np.ndarray:
-    """The running mean over the last `window` values (over all there are, at the beginning): for noisy losses."""
+    """The running mean over the last `window` values (over all there are, at the beginning): for noisy losses.
+
+    Raises:
+        InputError: window is below 1.
+    """
+    if window < 1:
+        raise InputError(f"window is {window}; it must be at least 1, which leaves the values as they are")
     values = _numbers(values)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)

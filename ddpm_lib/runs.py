@@ -12,6 +12,7 @@ import ast
 import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -31,8 +32,8 @@ from ddpm_lib.checkpoints import group, load_tensors, load_weights, save_tensors
 from ddpm_lib.config import Config, config_from_dict
 from ddpm_lib.data import Split
 from ddpm_lib.errors import CheckpointError, InputError, nearest
-from ddpm_lib.files import atomic_write, cache_dir, locked
-from ddpm_lib.training import StepReport, TrainingState, new_state, steps_per_epoch, train
+from ddpm_lib.files import atomic_path, atomic_write, cache_dir, locked
+from ddpm_lib.training import POWER_EMA_WIDTHS, StepReport, TrainingState, new_state, steps_per_epoch, train
 from ddpm_lib.unet import UNet
 
 STATE = "state.safetensors"
@@ -68,6 +69,8 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint is damaged (unless `use_previous`) or belongs to another config.
+        ConfigError: the batch size does not fit the images.
+        InputError: a step to keep is not one of the run's.
         TrainingError: the loss is not finite; the last checkpoint stays.
         KeyboardInterrupt: after Ctrl-C, once the step is done and saved.
     """
@@ -77,7 +80,12 @@ def fit(
         resume(state, folder, use_previous)
     per_epoch = steps_per_epoch(len(data.images), config.batch_size)
     kept = set(range(per_epoch, state.total_steps, per_epoch) if keep is None else keep) | {state.total_steps}
+    if outside := sorted(step for step in kept if not 1 <= step <= state.total_steps):
+        raise InputError(f"keep asks for step {outside[0]}; the run has the steps 1 … {state.total_steps}")
     main = state.accelerator.is_main_process
+    if main:
+        for left_over in folder.rglob(".*.tmp"):  # by a kill in the middle of a write
+            shutil.rmtree(left_over, ignore_errors=True)
     lines = _read_lines(folder, state.step)
     saved_at = time.monotonic()
     with (
@@ -121,13 +129,9 @@ def save_state(state: TrainingState, folder: Path) -> None:
         "scaler": None if scaler is None else scaler.state_dict(),
         "version": __version__,
     }
-    newest, previous = folder / STATE, folder / PREVIOUS
-    if newest.exists():
-        link = folder / f"{PREVIOUS}.tmp"
-        link.unlink(missing_ok=True)
-        os.link(newest, link)
-        os.replace(link, previous)
-    save_tensors(newest, tensors, metadata)
+    if (folder / STATE).exists():
+        _duplicate(folder / STATE, folder / PREVIOUS)
+    save_tensors(folder / STATE, tensors, metadata)
 
 
 def resume(state: TrainingState, folder: Path, use_previous: bool = False) -> None:
@@ -137,16 +141,18 @@ def resume(state: TrainingState, folder: Path, use_previous: bool = False) -> No
         CheckpointError: the checkpoint is damaged (and `use_previous` was not given, or that one is damaged too), or
             it belongs to another config.
     """
+    source = folder / STATE
     try:
-        tensors, metadata = load_tensors(folder / STATE)
+        tensors, metadata = load_tensors(source)
     except CheckpointError as error:
         if not (folder / PREVIOUS).exists():
             raise
         if not use_previous:
             raise CheckpointError(f"{error}. To go on from the checkpoint before, pass use_previous") from error
-        tensors, metadata = load_tensors(folder / PREVIOUS)
+        source = folder / PREVIOUS
+        tensors, metadata = load_tensors(source)
     if metadata.get("kind") != "training state":
-        raise CheckpointError(f"{folder / STATE} holds weights, not a training state; train in another folder")
+        raise CheckpointError(f"{source} holds weights, not a training state; train in another folder")
     ours = {**state.config.to_dict(), "total_steps": state.total_steps}
     theirs = {**metadata["config"], "total_steps": metadata["total_steps"]}
     if differing := [
@@ -155,13 +161,24 @@ def resume(state: TrainingState, folder: Path, use_previous: bool = False) -> No
         raise CheckpointError(
             f"{folder} belongs to another run: it has {', '.join(differing)}; take another folder or the same settings"
         )
-    load_weights(state.raw_model, group("raw", tensors), folder / STATE)
+    load_weights(state.raw_model, group("raw", tensors), source)
     for name, average in state.averages.items():
-        load_weights(average.model, group(name, tensors), folder / STATE)
+        load_weights(average.model, group(name, tensors), source)
     _load_optimizer(state, tensors)
     if state.accelerator.scaler is not None and metadata["scaler"] is not None:
         state.accelerator.scaler.load_state_dict(metadata["scaler"])
     state.step = metadata["step"]
+    if source.name == PREVIOUS and state.accelerator.is_main_process:
+        _duplicate(source, folder / STATE)  # or the next save would put the damaged file in the good one's place
+
+
+def _duplicate(path: Path, other: Path) -> None:
+    """Makes `other` the same file as `path`, in one step."""
+    with atomic_path(other) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:  # some network and USB disks have no hard links
+            shutil.copyfile(path, temporary)
 
 
 def _load_optimizer(state: TrainingState, tensors: dict[str, Tensor]) -> None:
@@ -217,18 +234,25 @@ def load_model(folder: str | Path, step: int | None = None, weights: str = "ema"
         raise CheckpointError(f"{folder} kept no weights of step {step}; it has {steps or 'none at all'}")
     path = Path(folder) / "weights" / f"step_{steps[-1] if step is None else step:06d}.safetensors"
     tensors, metadata = load_tensors(path)
-    names = {name.partition(".")[0] for name in tensors} if "config" in metadata else set()
-    names = {name for name in names | {"power_0.05", "power_0.10"} if group(name, tensors)}
+    if metadata.get("kind") != "weights":
+        raise CheckpointError(f"{path} does not hold a run's kept weights; it was put there by hand")
+    config = config_from_dict(metadata["config"])
+    names = ["raw", "ema", *(f"power_{width:.2f}" for width in POWER_EMA_WIDTHS if config.power_emas)]
     if weights not in names:
         raise InputError(f"{path} has no weights {weights!r}; {nearest(weights, names)}")
-    config = config_from_dict(metadata["config"])
     model = UNet(num_classes=10 if config.conditional else None, head_width=config.head_width)
     load_weights(model, group(weights, tensors), path)
     return model.eval().requires_grad_(False)
 
 
 def read_log(folder: str | Path) -> list[StepReport]:
-    """The reports of all steps that a run has done, in order."""
+    """The reports of all steps that a run has saved, in order.
+
+    Raises:
+        CheckpointError: the folder holds no log.
+    """
+    if not (Path(folder) / LOG).is_file():
+        raise CheckpointError(f"there is no {LOG} in {folder}; is it a run that has saved at least once?")
     return [StepReport(**json.loads(line)) for line in (Path(folder) / LOG).read_text().splitlines()]
 
 

@@ -125,9 +125,10 @@ def extract(values: Tensor, t: Tensor, like: Tensor) -> Tensor:
 
 def check_timesteps(t: Tensor, T: int, batch: int | None = None) -> None:
     """Raises InputError unless t is an integer tensor `[batch]` of timesteps in 0 … T-1."""
-    if not isinstance(t, Tensor) or t.ndim != 1 or t.is_floating_point() or t.dtype == torch.bool:
+    # Not uint8 either: PyTorch would take it for a mask.
+    if not isinstance(t, Tensor) or t.ndim != 1 or t.dtype not in (torch.int32, torch.int64):
         what = f"{t.dtype} {list(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
-        raise InputError(f"timesteps are {what}; they must be an integer tensor [B], e.g. torch.tensor([0, {T - 1}])")
+        raise InputError(f"timesteps are {what}; they must be an int64 tensor [B], e.g. torch.tensor([0, {T - 1}])")
     if batch is not None and len(t) != batch:
         raise InputError(f"{len(t)} timesteps for a batch of {batch}; give one for each sample")
     # On a GPU this look would wait for all queued work at every step; there an index error reports itself.

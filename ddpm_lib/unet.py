@@ -101,10 +101,20 @@ class UNet(nn.Module):
     Args:
         num_classes: how many labels there are; None builds the unconditional network without a label embedding.
         head_width: channels per attention head; divides 16. No parameter's shape depends on it.
+        emb_dim: width of the time and label embeddings; even.
+
+    Raises:
+        InputError: a number is outside its range.
     """
 
     def __init__(self, num_classes: int | None = 10, head_width: int = 16, emb_dim: int = 128) -> None:
         super().__init__()
+        if num_classes is not None and num_classes < 1:
+            raise InputError(f"num_classes is {num_classes}; it must be at least 1, or None for no label embedding")
+        if head_width < 1 or 16 % head_width:
+            raise InputError(f"head_width is {head_width}; it must divide 16, the narrowest attention layer")
+        if emb_dim < 2 or emb_dim % 2:
+            raise InputError(f"emb_dim is {emb_dim}; it must be an even number, at least 2 (half sines, half cosines)")
         self.emb_dim = emb_dim
         self.num_classes = num_classes
         self.inc = ConvBlock(1, 32)
@@ -163,7 +173,7 @@ class UNet(nn.Module):
             return
         if self.num_classes is None:
             raise InputError("this network is unconditional: leave y out, or build UNet(num_classes=10)")
-        if y.shape != t.shape or y.is_floating_point() or y.dtype == torch.bool:
+        if y.shape != t.shape or y.dtype not in (torch.int32, torch.int64):
             raise InputError(f"labels are {y.dtype} {list(y.shape)}; they must be int64 [{len(x_t)}]")
         # On a GPU this look would wait for all queued work; the embedding reports a bad index itself there.
         if y.device.type == "cpu" and len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.num_classes:
