@@ -1,0 +1,46 @@
+"""A tiny data set and quick configs, shared by the tests that train."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_lib.config import Config
+from ddpm_lib.data import Split
+
+# The tests prove things bit by bit on a CPU, also where a GPU is at hand. Accelerate reads this at its first use.
+os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+TESTS = Path(__file__).resolve().parent
+
+
+def tiny_data(n: int = 16) -> Split:
+    """`n` different pictures of a bright bar, further to the right the higher the label."""
+    labels = torch.arange(n) % 10
+    images = torch.full((n, 1, 28, 28), -1.0)
+    for index, image in enumerate(images):
+        left, bottom = 2 + 2 * (index % 10), 24 - index // 10
+        image[:, 3:bottom, left : left + 5] = 1.0
+    return Split(images, labels)
+
+
+def tiny_config(**changes: Any) -> Config:
+    """Four steps of four images, in float32, with the average starting on the way."""
+    return Config(batch_size=4, epochs=1.0, lr=1e-3, ema_beta=0.9, ema_start=1, precision="fp32").replace(**changes)
+
+
+def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """A second Python process that can import this file, on one thread; its output can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=TESTS,  # first on its import path
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
