@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from ddpm_lib.errors import NotebookError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+GRACE = 10  # seconds that a kernel has to end by itself
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it repeats on stderr what `Run.error` says
 
@@ -53,10 +55,10 @@ class Kernel(AsyncKernelManager):
         # stderr: the kernel's own log would tear the progress bar; what cells print comes another way.
         await self._async_start_kernel(stderr=subprocess.DEVNULL, **arguments)
 
-    def kill(self) -> None:
-        """End the kernel's process, if there is one, at once. Any thread may call this."""
+    def signal(self, number: int) -> None:
+        """Send a signal to the kernel's process, if there is one. Any thread may call this."""
         if process := getattr(self.provisioner, "process", None):
-            process.kill()
+            process.send_signal(number)
 
 
 def run_notebooks(plan: Mapping[Path, Mapping[str, Any]], out: Path, jobs: int = 1) -> list[Run]:
@@ -87,12 +89,20 @@ def run_notebooks(plan: Mapping[Path, Mapping[str, Any]], out: Path, jobs: int =
                     progress.say(result_line(run))
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            while any(future.running() for future in waiting):  # repeatedly: a kernel may just be starting
-                for kernel in list(Kernel.started):
-                    kernel.kill()
-                wait(waiting, timeout=0.5)
+            _end_kernels(waiting)
             raise
     return [runs[notebook.absolute()] for notebook in plan]
+
+
+def _end_kernels(runs: set[Future[Run]]) -> None:
+    """First as by Ctrl-C, at which a training saves its state; those that go on after some seconds, by force."""
+    for kernel in list(Kernel.started):
+        kernel.signal(signal.SIGINT)
+    wait([run for run in runs if run.running()], timeout=GRACE)
+    while any(run.running() for run in runs):  # repeatedly: a kernel may just be starting
+        for kernel in list(Kernel.started):
+            kernel.signal(signal.SIGKILL)
+        wait(runs, timeout=0.5)
 
 
 def result_line(run: Run) -> str:

@@ -20,7 +20,7 @@ def normalised(notebook: NotebookNode) -> NotebookNode:
     """
     notebook = _with_numbered_widgets(notebook)
     notebook.metadata.pop("papermill", None)
-    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata.language_info = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
     for cell in notebook.cells:
         for key in ("papermill", "execution"):

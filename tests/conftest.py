@@ -19,7 +19,7 @@ def make_notebook() -> Callable[..., Path]:
         if parameters is not None:
             cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
         cells += [new_code_cell(source) for source in sources]
-        kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
         return path
 

@@ -75,28 +75,51 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, make_notebook):
         run_notebooks({make_notebook(tmp_path / "01.ipynb"): {}}, tmp_path / "file" / "runs")
 
 
-def test_an_interrupted_run_ends_soon_and_leaves_no_kernel(tmp_path: Path, make_notebook):
-    """As with Ctrl-C: a signal to the process that runs the series, not to the kernel."""
-    (tmp_path / "notebooks").mkdir()
-    started = tmp_path / "started"
-    source = f"import os, pathlib, time\npathlib.Path({str(started)!r}).write_text(str(os.getpid()))\ntime.sleep(60)"
-    make_notebook(tmp_path / "notebooks" / "01_long.ipynb", source)
-    make_notebook(tmp_path / "notebooks" / "02_never.ipynb", source)
-    (tmp_path / "mine.yaml").write_text("01_long:\n02_never:\n")
-    program = (
-        "import pathlib, sys; from ddpm_lib.batch import run_series; "
-        "run_series(pathlib.Path(sys.argv[1]) / 'mine.yaml', folder=pathlib.Path(sys.argv[1]) / 'notebooks')"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.PIPE, text=True)
-    while not (started.exists() and started.read_text()):
+POLITE = """\
+import os, pathlib, time
+try:
+    pathlib.Path("polite").write_text(str(os.getpid()))
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path("saved").touch()
+    raise
+"""
+STUBBORN = """\
+import os, pathlib, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path("stubborn").write_text(str(os.getpid()))
+time.sleep(60)
+"""
+INTERRUPTED = """\
+import pathlib, sys
+import ddpm_lib.execution
+from ddpm_lib.batch import run_series
+ddpm_lib.execution.GRACE = 1
+folder = pathlib.Path(sys.argv[1])
+run_series(folder / "mine.yaml", folder=folder / "notebooks", jobs=2)
+"""
+
+
+def test_an_interrupted_run_lets_kernels_save_then_ends_them_all(tmp_path: Path, make_notebook):
+    """As with Ctrl-C: a signal to the process that runs the series, not to the kernels."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for stem, source in (("01_polite", POLITE), ("02_stubborn", STUBBORN), ("03_never", "print()")):
+        make_notebook(folder / f"{stem}.ipynb", source)
+    (tmp_path / "mine.yaml").write_text("01_polite:\n02_stubborn:\n03_never:\n")
+    process = subprocess.Popen([sys.executable, "-c", INTERRUPTED, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    started = [folder / "polite", folder / "stubborn"]
+    while not all(file.exists() and file.read_text() for file in started):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert errors.rstrip().endswith("KeyboardInterrupt")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
-    assert not (tmp_path / "runs" / "mine" / "02_never.ipynb").exists()
+    assert (folder / "saved").exists()
+    for file in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+    assert not (tmp_path / "runs" / "mine" / "03_never.ipynb").exists()
 
 
 def test_refreshed_outputs_are_stored_clean_and_twice_the_same(tmp_path: Path, make_notebook):
