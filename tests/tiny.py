@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import SchedulerMixin
 
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
@@ -32,6 +33,17 @@ def tiny_data(n: int = 16) -> Split:
 def tiny_config(**changes: Any) -> Config:
     """Four steps of four images, in float32, with the average starting on the way."""
     return Config(batch_size=4, epochs=1.0, lr=1e-3, ema_beta=0.9, ema_start=1, precision="fp32").replace(**changes)
+
+
+def their_scheduler(kind: type[SchedulerMixin], name: str, T: int, **options: Any) -> SchedulerMixin:
+    """diffusers' scheduler on its own "linear" or "cosine" betas, accumulated in float64.
+
+    Its float32 tables lose four of their seven digits in 1 - alpha_bar[t] / alpha_bar[t - 1] where betas are small.
+    """
+    names = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+    scheduler = kind(T, beta_start=1e-4, beta_end=0.02, beta_schedule=names[name], clip_sample=False, **options)
+    scheduler.alphas_cumprod = (1 - scheduler.betas.double()).cumprod(0)
+    return scheduler
 
 
 def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
