@@ -37,7 +37,7 @@ outputs: data ## for authors: run the notebooks and store their outputs (ONLY="0
 # Done again when pyproject.toml changes.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "$(PYTHON) is older than Python 3.10; try make PYTHON=python3.12"; exit 1; }
+		{ echo "$(PYTHON) is missing or older than Python 3.10; try make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test]'
 	@touch $@

@@ -33,7 +33,7 @@ def _nothing_is_skipped(report):
         reason = getattr(report, "wasxfail", None) or report.longrepr
         reason = reason[-1] if isinstance(reason, tuple) else reason
         report.outcome = "failed"
-        report.longrepr = f"{report.nodeid} did not really run, and in CI every test must ({reason})"
+        report.longrepr = f"did not really run, and in CI every test must ({reason})"
         if hasattr(report, "wasxfail"):
             del report.wasxfail
     return report
