@@ -206,7 +206,7 @@ def summary(runs: Sequence[Run]) -> str:
     """What ran, how long each took, what failed and how, where the executed copies are."""
     fine = f"{sum(run.error is None for run in runs)} of {len(runs)}"
     lines = [f"{'notebook':28} {'result':8} {'time':>8}", *map(result_line, runs)]
-    lines += [f"{'all':28} {fine:8} {sum(run.seconds for run in runs):8.0f} s"]
+    lines += [f"{'sum':28} {fine:8} {sum(run.seconds for run in runs):8.0f} s"]
     lines += [f"\n{run.notebook.stem}, {run.error}\n  see {run.copy}" for run in runs if run.error]
     lines += [f"\nThe executed copies are in {runs[0].copy.parent}" for run in runs[:1]]
     return "\n".join(lines)

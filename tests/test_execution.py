@@ -28,7 +28,11 @@ def runs(tmp_path_factory, make_notebook) -> dict[str, Run]:
         make_notebook(folder / "02_fails.ipynb", "x = 1\n1 / 0", "print('never')"): {},
         make_notebook(folder / "03_dies.ipynb", "import os\nos._exit(1)"): {},
     }
+    foreign = folder / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text('{"argv": ["false"], "display_name": "another Python", "language": "python"}')
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(folder / "jupyter"))  # searched first
         patch.delenv("OMP_NUM_THREADS", raising=False)
         results = run_notebooks(plan, folder / "runs", jobs=2)
     return {run.notebook.stem: run for run in results}
