@@ -91,7 +91,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     if missing or unknown or wrong:
         raise CheckpointError(
             f"{source} does not fit this network: missing {missing[:3]}, unknown {unknown[:3]}, reshaped {wrong[:3]};"
-            " was it trained with other settings (conditional, head_width)?"
+            " was it trained with another `conditional`?"
         )
     with torch.no_grad():
         for name, value in own.items():

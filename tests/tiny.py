@@ -52,6 +52,7 @@ def python(script: str, *arguments: object, **environment: str) -> subprocess.Po
         [sys.executable, "-c", script, *map(str, arguments)],
         cwd=TESTS,  # first on its import path
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
