@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import nbformat
 import papermill
 import yaml
 
+from ddpm_lib.config import read_yaml
 from ddpm_lib.errors import NotebookError, nearest
 from ddpm_lib.execution import Run, result_line, run_notebooks
 from ddpm_lib.stored import normalised
@@ -78,26 +78,10 @@ def _fits(value: Any, kind: ast.expr) -> bool:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 3e-4 is a number (YAML 1.1 wants 3.0e-4), and no name may stand twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def parse_value(text: str) -> Any:
     """The value written in a line of a profile, or after `-p name=`. Raises NotebookError."""
     try:
-        return yaml.load(text, _Loader)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         raise NotebookError(f"{text!r} is not a value: {_one_line(error)}") from error
 
@@ -118,7 +102,7 @@ def load_profile(profile: str | Path, folder: Path = NOTEBOOKS) -> dict[str, dic
             )
         path = folder / "profiles" / f"{profile}.yaml"
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(f"cannot read the profile {path}: {error}") from error
     except yaml.YAMLError as error:

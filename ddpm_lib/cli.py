@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from ddpm_lib.errors import DDPMError, InputError, NotebookError
+from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
 
 if TYPE_CHECKING:
     from ddpm_lib.execution import Run
+    from ddpm_lib.samplers import SampleStep
 
 WRONG_INPUT, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
 
@@ -36,7 +37,7 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     cls=_Group,
-    help="Diffusion models from scratch on Fashion-MNIST: the data, and the notebooks run headlessly.",
+    help="Diffusion models from scratch on Fashion-MNIST: the data, the notebooks run headlessly, trainings.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -79,16 +80,77 @@ def run(
     Each has its own kernel; the originals stay as they are, the executed copies are kept. Everything is
     checked before anything runs. Exit status 1: a cell failed; 2: wrong input, nothing ran.
     """
-    from ddpm_lib.batch import parse_value, run_series
+    from ddpm_lib.batch import run_series
 
-    overrides = {}
-    for setting in parameter or ():
-        name, equals, value = setting.partition("=")
-        if not (name and equals):
-            raise NotebookError(f"-p {setting} sets nothing; write -p name=value")
-        overrides[name] = parse_value(value)
-    runs = run_series(profile, only or (), overrides, out, jobs)
+    runs = run_series(profile, only or (), _settings(parameter), out, jobs)
     _report(runs, "Open them, or the course itself, in JupyterLab: make lab")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="basic, cfg, fast, or the path of a .yaml file of your own.")],
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run.  [default: runs/train/RECIPE]")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Change a setting of the recipe. Repeatable.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(metavar="N", help="Train on the first N images only.")] = None,
+    use_previous: Annotated[
+        bool, typer.Option("--use-previous", help="If the newest checkpoint is damaged, go on from the one before.")
+    ] = False,
+) -> None:
+    """Train a model, or go on where the same command was stopped.
+
+    Saves at each epoch, every ten minutes and on Ctrl-C. Several GPUs: accelerate launch -m ddpm_lib.cli train …
+    """
+    from ddpm_lib.config import RECIPES, config_from_yaml
+    from ddpm_lib.data import load_fashion_mnist
+    from ddpm_lib.runs import fit
+
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml") and recipe not in RECIPES:
+        raise InputError(f"there is no recipe {recipe!r}; {nearest(recipe, RECIPES)}; or give the path of a .yaml file")
+    config = RECIPES[recipe] if recipe in RECIPES else config_from_yaml(path)
+    config = config.replace(**_settings(setting))
+    folder = Path("runs/train") / path.stem if folder is None else folder
+    fit(config, load_fashion_mnist("train", images), folder, use_previous=use_previous)
+    typer.echo(f"trained: {folder}. Look at it: ddpm sample {folder}")
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")],
+    weights: Annotated[str, typer.Option(help="raw or ema.")] = "ema",
+    n: Annotated[int, typer.Option(help="How many pictures; with labels, the ten classes in turn.")] = 40,
+    guidance_weight: Annotated[float, typer.Option(help="w: 0 is the plain conditional model.")] = 0.0,
+    sampler: Annotated[str, typer.Option(help="ddpm, ancestral, ddim or dpm_solver.")] = "dpm_solver",
+    steps: Annotated[int | None, typer.Option(help="Network evaluations.  [default: the sampler's]")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture.")] = Path("samples.png"),
+) -> None:
+    """Sample from a trained model into a PNG."""
+    import torch
+    from tqdm import tqdm
+
+    from ddpm_lib.files import atomic_write
+    from ddpm_lib.plotting import image_grid, to_png
+    from ddpm_lib.runs import load_model, run_config
+    from ddpm_lib.samplers import sample as draw
+    from ddpm_lib.schedules import make_schedule
+
+    model = load_model(run, weights=weights)
+    y = None if model.num_classes is None else torch.arange(n) % model.num_classes
+    with tqdm(unit="step") as bar:
+
+        def progress(step: SampleStep) -> None:
+            bar.total = step.steps
+            bar.update()
+
+        generator = torch.Generator().manual_seed(seed)
+        images = draw(model, make_schedule(run_config(run)), n, y, guidance_weight, sampler, steps, generator, progress)
+    atomic_write(out, to_png(image_grid(images, columns=10)))
+    typer.echo(f"{n} samples in {out}")
 
 
 @app.command()
@@ -99,9 +161,26 @@ def outputs(only: Only = None) -> None:
     _report(refresh_outputs(only or ()), "The new outputs are stored in the notebooks that ran to their end")
 
 
+def _settings(lines: Sequence[str] | None) -> dict[str, object]:
+    """What a repeated `-p name=value` says."""
+    from ddpm_lib.batch import parse_value
+
+    settings = {}
+    for line in lines or ():
+        name, equals, value = line.partition("=")
+        if not (name and equals):
+            raise InputError(f"-p {line} sets nothing; write -p name=value")
+        settings[name] = parse_value(value)
+    return settings
+
+
 def _report(runs: Sequence[Run], end: str) -> None:
     from ddpm_lib.batch import summary
 
     typer.echo(f"\n{summary(runs)}\n{end}")
     if any(run.error for run in runs):
         raise typer.Exit(FAILURE)
+
+
+if __name__ == "__main__":  # for accelerate launch -m ddpm_lib.cli
+    app()

@@ -245,6 +245,14 @@ def load_model(folder: str | Path, step: int | None = None, weights: str = "ema"
     return model.eval().requires_grad_(False)
 
 
+def run_config(folder: str | Path) -> Config:
+    """The config of a run that has kept weights. Raises CheckpointError if it has not, or its file is damaged."""
+    steps = kept_steps(folder)
+    if not steps:
+        raise CheckpointError(f"{folder} kept no weights; is it the folder of a training run?")
+    return config_from_dict(load_tensors(Path(folder) / "weights" / f"step_{steps[-1]:06d}.safetensors")[1]["config"])
+
+
 def read_log(folder: str | Path) -> list[StepReport]:
     """The reports of all steps that a run has saved, in order.
 
