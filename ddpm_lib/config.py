@@ -95,15 +95,6 @@ class Config:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-RECIPES = {
-    "basic": Config(),  # the report's first variant
-    "cfg": Config(conditional=True, power_emas=True),  # the report's second and third: raw and averaged weights
-    "fast": Config(  # the best model for half an hour of two cores
-        conditional=True, epochs=8, lr=2e-3, lr_schedule="one_cycle", ema_beta=0.999, ema_start=500
-    ),
-}
-
-
 def config_from_dict(values: Mapping[str, Any]) -> Config:
     """Builds a Config from a mapping; what is left out keeps its default. Raises ConfigError."""
     _check_names(values)
@@ -165,3 +156,12 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}; {nearest(value, choices)}")
+
+
+RECIPES = {
+    "basic": Config(),  # the report's first variant
+    "cfg": Config(conditional=True, power_emas=True),  # the report's second and third: raw and averaged weights
+    "fast": Config(  # the best model for half an hour of two cores
+        conditional=True, epochs=8, lr=2e-3, lr_schedule="one_cycle", ema_beta=0.999, ema_start=500
+    ),
+}
