@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import python
 
-from ddpm_lib.config import Config, config_from_dict, config_from_yaml
+from ddpm_lib.config import RECIPES, Config, config_from_dict, config_from_yaml
 from ddpm_lib.errors import ConfigError, DDPMError, InputError
 
 # Another valid value for every setting.
@@ -70,12 +70,22 @@ def test_an_empty_yaml_file_means_the_defaults(tmp_path):
     assert config_from_yaml(tmp_path / "run.yaml") == Config()
 
 
+@pytest.mark.parametrize("text", ["3e-4", "3.0e-4", "3E-04", "+3.e-4", "0.0003"])
+def test_numbers_in_yaml_may_be_written_as_in_python(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(f"lr: {text}\n")
+    assert config_from_yaml(tmp_path / "run.yaml").lr == 3e-4
+
+
 def test_yaml_is_not_executed(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(f"seed: !!python/object/apply:os.mkdir ['{tmp_path / 'harm'}']\n")
     with pytest.raises(ConfigError, match=r"run\.yaml is not valid YAML"):
         config_from_yaml(path)
     assert not (tmp_path / "harm").exists()
+
+
+def test_recipes_differ():
+    assert len({config.key() for config in RECIPES.values()}) == len(RECIPES)
 
 
 def test_a_config_cannot_be_changed_in_place():
@@ -121,7 +131,7 @@ BAD = [
     ("batch_size", 60_001, ["batch_size is 60001", "1 … 60000"]),
     ("lr", -3e-4, ["lr is -0.0003", "above 0"]),
     ("lr", math.nan, ["lr is nan", "finite"]),
-    ("lr", "3e-4", ["lr is '3e-4'", "type float"]),  # what YAML makes of 3e-4, without a point
+    ("lr", "3e-4", ["lr is '3e-4'", "type float"]),
     ("lr_schedule", "onecycle", ["lr_schedule is 'onecycle'", "did you mean one_cycle?"]),
     ("drop_probability", 1.1, ["drop_probability is 1.1", "0.0 … 1.0"]),
     ("drop_probability", -0.1, ["drop_probability is -0.1", "0.0 … 1.0"]),
@@ -157,9 +167,10 @@ def test_a_bad_setting_is_refused_by_name_with_its_range(name, value, words):
         (b"\xff\xfe\x00seed", ["run.yaml", "not valid YAML"]),
         (b"sead: 1\n", ["'sead'", "did you mean seed?"]),
         (b"1: 2\n", ["there is no setting 1"]),
-        (b"lr: 3e-4\n", ["lr is '3e-4'", "type float"]),
+        (b"lr: quick\n", ["lr is 'quick'", "type float"]),
+        (b"seed: 1\nseed: 2\n", ["run.yaml", "'seed' stands twice"]),
     ],
-    ids=["missing", "a list", "torn", "not text", "a misspelt name", "a number as name", "exponent without a point"],
+    ids=["missing", "a list", "torn", "not text", "a misspelt name", "a number as name", "a word", "a name twice"],
 )
 def test_a_bad_yaml_file_is_refused_with_the_reason(tmp_path: Path, text, words):
     if text is not None:
