@@ -286,21 +286,28 @@ def fit_cached(config: Config, data: Split, keep: Iterable[int] = (), progress: 
 def short_training(data: Split, steps: int, conditional: bool = False, progress: bool = True) -> Path:
     """The few minutes of training that notebooks share while no long run is at hand: half-trained, and meant to be.
 
-    The report's recipe, but with a three times higher learning rate and a shorter average, so that a few hundred
-    steps show something. Cached (see `fit_cached`).
+    Not the report's recipe, but what shows most in a few minutes: small batches, so that the same number of images
+    makes four times as many steps, and a learning rate that rises to 2e-3 and falls to nothing. Cached (see
+    `fit_cached`).
 
     Args:
         data: the training images.
-        steps: how many training steps; the weights are kept at eight moments on the way.
+        steps: how many training steps, of 32 images; the weights are kept at eight moments on the way.
         conditional: with labels, dropped with probability 0.1, for guidance.
         progress: show a bar.
 
     Returns:
         The run's folder, complete.
     """
-    batch_size = Config().batch_size
-    epochs = steps / steps_per_epoch(len(data.images), batch_size)
-    config = Config(conditional=conditional, epochs=epochs, lr=1e-3, ema_beta=0.99, ema_start=steps // 4)
+    config = Config(
+        conditional=conditional,
+        epochs=steps / steps_per_epoch(len(data.images), 32),
+        batch_size=32,
+        lr=2e-3,
+        lr_schedule="one_cycle",
+        ema_beta=0.99,
+        ema_start=steps // 4,
+    )
     return fit_cached(config, data, {max(1, steps * eighth // 8) for eighth in range(1, 9)}, progress)
 
 
