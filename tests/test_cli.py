@@ -47,7 +47,7 @@ def test_help_needs_no_heavy_package():
     assert result.stdout.strip() == "light"
 
 
-@pytest.mark.parametrize("command", ["data", "run", "outputs"])
+@pytest.mark.parametrize("command", ["data", "run", "outputs", "train", "sample"])
 def test_every_command_is_listed_and_has_help(command: str):
     assert f"  {command} " in ddpm("--help").stdout
     assert ddpm(command, "--help").stdout.startswith("Usage: ")
@@ -135,3 +135,47 @@ def test_outputs_refreshes_the_chosen_notebooks(monkeypatch):
     monkeypatch.setattr(ddpm_lib.batch, "refresh_outputs", lambda only: calls.append(only) or [])
     assert ddpm("outputs", "--only", "03").exit_code == 0
     assert calls == [["03"]]
+
+
+def test_train_goes_on_where_it_was_and_sample_draws_from_it(tmp_path: Path):
+    run, picture = tmp_path / "run", tmp_path / "samples.png"
+    tiny = (
+        "train",
+        "cfg",
+        "--folder",
+        str(run),
+        "--images",
+        "16",
+        "-p",
+        "batch_size=8",
+        "-p",
+        "epochs=1",
+        "-p",
+        "T=20",
+    )
+    first = ddpm(*tiny)
+    assert first.exit_code == 0, first.output
+    state = (run / "state.safetensors").read_bytes()
+    assert ddpm(*tiny).exit_code == 0  # finished: nothing left to do
+    assert (run / "state.safetensors").read_bytes() == state
+    drawn = ddpm("sample", str(run), "--n", "4", "--steps", "2", "--guidance-weight", "1", "--out", str(picture))
+    assert drawn.exit_code == 0, drawn.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "cgf"], "there is no recipe 'cgf'; did you mean cfg?"),
+        (["train", "missing.yaml"], "missing.yaml"),
+        (["train", "cfg", "-p", "learning_rate=1"], "there is no setting 'learning_rate'"),
+        (["train", "cfg", "-p", "lr=fast"], "lr is 'fast'"),
+        (["train", "cfg", "-p", "lr"], "write -p name=value"),
+        (["sample", "no/such/run"], "no/such/run kept no weights"),
+    ],
+)
+def test_train_and_sample_refuse_wrong_input_in_one_line(arguments: list[str], message: str):
+    result = ddpm(*arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
