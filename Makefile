@@ -22,7 +22,7 @@ run: data ## run the whole course headlessly (PROFILE=smoke, laptop or full)
 	$(BIN)/ddpm run --profile $(PROFILE)
 
 lab: data ## open the course in JupyterLab
-	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks
 
 test: data ## check style, run the tests, compare every notebook with its stored outputs
 	$(BIN)/ruff check .
