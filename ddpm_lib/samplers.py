@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +92,8 @@ def ddpm(
         )
     x = x_T
     for index, t in enumerate(range(schedule.T - 1, -1, -1), start=1):
-        eps = _predict(model, x, t, y, guidance_weight)
+        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight)
         alpha, alpha_bar = float(schedule.alphas[t]), float(schedule.alpha_bars[t])
-        x_0 = _x_0(x, eps, alpha_bar)
         mean = (x - (1 - alpha) / math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha)
         x = mean if t == 0 else mean + math.sqrt(1 - alpha) * _noise_like(x, generator)
         yield SampleStep(index, schedule.T, t, eps, x_0, x)
@@ -111,6 +110,7 @@ def ancestral(
     generator: torch.Generator | None = None,
     v: float = 0.3,
     spacing: str = "linear",
+    clip_x_0: bool = False,
 ) -> Iterator[SampleStep]:
     """Algorithm 3, in log-SNR form, over any number of steps (Ho & Salimans, algorithm 2 and eqs. 3 and 4).
 
@@ -120,6 +120,9 @@ def ancestral(
     Args:
         v: 0 … 1, where the variance lies between its bounds; the paper uses 0.3 or less.
         spacing: see `spaced_timesteps`.
+        clip_x_0: cut each predicted x_0 to [-1, 1], where images lie. At high noise a small error of eps is a large one
+            of x_0 (158 times larger at t = 999), and without fresh noise nothing corrects it: a help for models that
+            are not fully trained.
         The rest as in `ddpm`; steps None visits every timestep.
 
     Raises:
@@ -129,8 +132,7 @@ def ancestral(
         raise InputError(f"v is {v}; it must lie in [0, 1]: 0 for the posterior variance, 1 for beta_t")
     x = x_T
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps = _predict(model, x, t, y, guidance_weight)
-        x_0 = _x_0(x, eps, float(schedule.alpha_bars[t]))
+        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         if t_next is None:
             x = x_0
         else:
@@ -166,12 +168,14 @@ def ddim(
     generator: torch.Generator | None = None,
     eta: float = 0.0,
     spacing: str = "linear",
+    clip_x_0: bool = False,
 ) -> Iterator[SampleStep]:
     """DDIM (Song et al. 2021, eqs. 12 and 16): leaps over timesteps; with eta = 0 no noise is added.
 
     Args:
         eta: 0 … 1, the share of DDPM's noise: 0 makes x_0 a function of x_T alone.
         spacing: see `spaced_timesteps`.
+        clip_x_0: see `ancestral`.
         The rest as in `ddpm`; steps None visits every timestep.
 
     Raises:
@@ -181,10 +185,9 @@ def ddim(
         raise InputError(f"eta is {eta}; it must lie in [0, 1]: 0 adds no noise, 1 as much as DDPM")
     x = x_T
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps = _predict(model, x, t, y, guidance_weight)
+        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         alpha_bar = float(schedule.alpha_bars[t])
         alpha_bar_next = 1.0 if t_next is None else float(schedule.alpha_bars[t_next])
-        x_0 = _x_0(x, eps, alpha_bar)
         variance = eta**2 * (1 - alpha_bar_next) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_next)
         x = math.sqrt(alpha_bar_next) * x_0 + math.sqrt(1 - alpha_bar_next - variance) * eps
         if variance > 0:
@@ -202,6 +205,7 @@ def dpm_solver(
     steps: int | None = 12,
     generator: torch.Generator | None = None,
     spacing: str = "quadratic",
+    clip_x_0: bool = False,
 ) -> Iterator[SampleStep]:
     """DPM-Solver++(2M): second order in the log-SNR, from two predictions of x_0 (Lu et al. 2022b, algorithm 2).
 
@@ -210,6 +214,7 @@ def dpm_solver(
 
     Args:
         spacing: see `spaced_timesteps`.
+        clip_x_0: see `ancestral`.
         The rest as in `ddpm`; steps None visits every timestep.
 
     Raises:
@@ -217,8 +222,7 @@ def dpm_solver(
     """
     x, x_0_before, h_before = x_T, None, 0.0
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps = _predict(model, x, t, y, guidance_weight)
-        x_0 = _x_0(x, eps, float(schedule.alpha_bars[t]))
+        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         if t_next is None:
             x = x_0
         else:
@@ -260,6 +264,7 @@ def sample(
     steps: int | None = None,
     generator: torch.Generator | None = None,
     callback: Callable[[SampleStep], None] | None = None,
+    **options: Any,
 ) -> Tensor:
     """Draws x_T and runs a sampler to its end.
 
@@ -273,6 +278,7 @@ def sample(
         steps: how many network evaluations; None: all timesteps, but 50 for ddim and 12 for dpm_solver.
         generator: source of all noise (CPU).
         callback: called with each `SampleStep`, for progress and intermediate pictures.
+        options: what only some samplers take: v, eta, spacing, clip_x_0.
 
     Returns:
         `[n, 1, 28, 28]`, in about [-1, 1], not clipped.
@@ -292,7 +298,8 @@ def sample(
     device = next(model.parameters()).device
     x = torch.randn(n, 1, 28, 28, generator=generator).to(device)
     y = None if y is None else y.to(device)
-    options = {} if steps is None else {"steps": steps}
+    if steps is not None:
+        options["steps"] = steps
     for step in sampler(model, x, schedule, y, guidance_weight, generator=generator, **options):
         x = step.x
         if callback is not None:
@@ -306,13 +313,24 @@ def _visits(schedule: Schedule, steps: int | None, spacing: str) -> list[tuple[i
     return list(zip(visits, [*visits[1:], None], strict=True))
 
 
-def _predict(model: nn.Module, x: Tensor, t: int, y: Tensor | None, guidance_weight: float | Tensor) -> Tensor:
+def _predict(
+    model: nn.Module,
+    x: Tensor,
+    t: int,
+    schedule: Schedule,
+    y: Tensor | None,
+    guidance_weight: float | Tensor,
+    clip_x_0: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The guided eps at t and the x_0 that it implies; with `clip_x_0` both for x_0 cut to [-1, 1]."""
     times = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-    return guided_eps(model, x, times, y, guidance_weight)
-
-
-def _x_0(x: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
-    return (x - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
+    eps = guided_eps(model, x, times, y, guidance_weight)
+    alpha_bar = float(schedule.alpha_bars[t])
+    x_0 = (x - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
+    if clip_x_0:
+        x_0 = x_0.clamp(-1, 1)
+        eps = (x - math.sqrt(alpha_bar) * x_0) / math.sqrt(1 - alpha_bar)
+    return eps, x_0
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
