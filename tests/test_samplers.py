@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from tiny import their_scheduler
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -22,6 +22,7 @@ from ddpm_lib.samplers import (
     ancestral,
     ddim,
     ddpm,
+    dpm_solver,
     sample,
     spaced_timesteps,
     transition,
@@ -102,6 +103,34 @@ def test_ddim_trajectory_agrees_with_diffusers(unet, name, eta):
         return ddim(*arguments, eta=eta, **options)
 
     assert_same_trajectory(unet, ours, scheduler, Schedule(scheduler.betas), steps=10, eta=eta)
+
+
+def test_ddim_with_clipping_agrees_with_diffusers(unet):
+    scheduler = their_scheduler(DDIMScheduler, "linear", 1000, timestep_spacing="trailing", set_alpha_to_one=True)
+    scheduler.register_to_config(clip_sample=True, clip_sample_range=1.0)
+
+    def ours(*arguments, **options):
+        return ddim(*arguments, clip_x_0=True, **options)
+
+    schedule = Schedule(scheduler.betas)
+    assert_same_trajectory(unet, ours, scheduler, schedule, steps=10, use_clipped_model_output=True)
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_dpm_solver_trajectory_agrees_with_diffusers(unet, spacing):
+    scheduler = DPMSolverMultistepScheduler(
+        beta_start=1e-4, beta_end=0.02, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+    )
+    scheduler.set_timesteps(timesteps=spaced_timesteps(1000, 15, spacing))
+    sigmas = ((1 - scheduler.alphas_cumprod.double()) / scheduler.alphas_cumprod.double()).sqrt()
+    scheduler.sigmas = torch.cat([sigmas[scheduler.timesteps], torch.zeros(1, dtype=torch.float64)])
+    theirs = noise(1, 1, 28, 28)
+    for step in dpm_solver(unet, theirs, Schedule(scheduler.betas), torch.tensor([7]), steps=15, spacing=spacing):
+        t = scheduler.timesteps[step.index - 1]
+        theirs = scheduler.step(unet(theirs, t[None], torch.tensor([7])), t, theirs).prev_sample
+        scale = float(theirs.abs().max())
+        assert_close(step.x / scale, theirs / scale, rtol=0, atol=1e-5)
+    assert step.index == step.steps == 15
 
 
 @both_schedules
