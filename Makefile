@@ -27,8 +27,8 @@ lab: data ## open the course in JupyterLab
 test: data ## check style, run the tests, compare every notebook with its stored outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 660 \
-		--nbval --nbval-current-env --nbval-cell-timeout 600 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 1260 \
+		--nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		tests $(sort $(wildcard notebooks/*.ipynb))
 
 outputs: data ## for authors: run the notebooks and store their outputs (ONLY="03 04": only these)
