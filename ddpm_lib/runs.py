@@ -283,7 +283,7 @@ def fit_cached(config: Config, data: Split, keep: Iterable[int] = (), progress: 
     return folder
 
 
-def short_training(data: Split, steps: int, conditional: bool = False, progress: bool = True) -> Path:
+def short_training(data: Split, steps: int, conditional: bool = False, progress: bool = True, T: int = 1000) -> Path:
     """The few minutes of training that notebooks share while no long run is at hand: half-trained, and meant to be.
 
     Not the report's recipe, but what shows most in a few minutes: small batches, so that the same number of images
@@ -295,11 +295,13 @@ def short_training(data: Split, steps: int, conditional: bool = False, progress:
         steps: how many training steps, of 32 images; the weights are kept at eight moments on the way.
         conditional: with labels, dropped with probability 0.1, for guidance.
         progress: show a bar.
+        T: how many timesteps; fewer than 1000 only to try a notebook out.
 
     Returns:
         The run's folder, complete.
     """
     config = Config(
+        T=T,
         conditional=conditional,
         epochs=steps / steps_per_epoch(len(data.images), 32),
         batch_size=32,
