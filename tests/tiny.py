@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import SchedulerMixin
 
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin  # the processes that `python` starts need not load it
 
 # The tests prove things bit by bit on a CPU, also where a GPU is at hand. Accelerate reads this at its first use.
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
