@@ -70,7 +70,7 @@ def show(figure: Figure, alt: str, dpi: int = 100) -> None:
 
 
 def to_png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG bytes, the same for the same figure (no date, no version inside)."""
+    """The figure as PNG bytes, the same each time it is built and drawn (no date, no version inside)."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
@@ -78,7 +78,11 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
 
 
 def draw_image(ax: Axes, image: Tensor, low: float = -1.0, high: float = 1.0, cmap: str = "gray") -> None:
-    """Draws one image, `[1, h, w]` or `[h, w]`, with values low … high from black to white, without ticks."""
+    """Draws one image, `[1, h, w]` or `[h, w]`, with values low … high from black to white, without ticks.
+
+    Raises:
+        InputError: the image has another shape.
+    """
     ax.imshow(_pixels(image), cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
@@ -221,7 +225,10 @@ def smooth(values: ArrayLike, window: int) -> np.ndarray:
 
 
 def _pixels(image: Tensor) -> np.ndarray:
-    return torch.as_tensor(image).detach().float().cpu().squeeze().numpy()
+    values = torch.as_tensor(image).detach().float().cpu()
+    if values.ndim < 2 or values.shape[:-2].numel() != 1:
+        raise InputError(f"an image has shape {list(values.shape)}; it must be [1, h, w] or [h, w]")
+    return values.reshape(values.shape[-2:]).numpy()
 
 
 def _numbers(values: ArrayLike) -> np.ndarray:
