@@ -1,0 +1,185 @@
+"""How good are the samples? FID, KID, precision, recall and conditional accuracy, each with its interval.
+
+All on the features of one fixed classifier (`classifier.py`): the numbers compare models of this course with each
+other. They are not on the scale of Inception-FIDs in papers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from ddpm_lib.checkpoints import load_tensors, save_tensors
+from ddpm_lib.classifier import CLASSIFIER_SHA256, judge
+from ddpm_lib.data import load_fashion_mnist
+from ddpm_lib.errors import InputError
+from ddpm_lib.files import cache_dir, locked
+from ddpm_lib.samplers import SampleStep, sample
+from ddpm_lib.schedules import Schedule
+from ddpm_lib.unet import UNet
+
+BLOCKS = 10
+T_QUANTILE = 2.262  # Student's t, 97.5 %, BLOCKS - 1 degrees of freedom
+NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
+REFERENCE = 2000  # real images for KID, precision and recall, whose cost grows with the square
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value and its 95 % interval over draws of samples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A result, with all that is needed to get it again."""
+
+    fid: Interval  # Fréchet distance to the 60,000 training images; 0 is the same Gaussian. Biased upwards, less with n
+    kid: Interval  # squared kernel distance, unbiased: around 0 for the same distribution
+    precision: Interval  # share of samples that lie among real images: realism
+    recall: Interval  # share of real images that lie among samples: variety
+    accuracy: Interval | None  # share of samples that the classifier takes for their label; None without labels
+    n: int
+    evaluator: str  # the classifier's hash
+    sampler: str  # "real" for real images
+    steps: int
+    guidance_weight: float
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return asdict(self)
+
+
+def evaluate_images(images: Tensor, y: Tensor | None = None, **provenance: Any) -> Evaluation:
+    """Judges images against the training set.
+
+    Args:
+        images: `[N, 1, 28, 28]` in [-1, 1], N >= 100.
+        y: `[N]` the labels they were made for, or None.
+        provenance: sampler, steps, guidance_weight, seed: recorded as they are.
+
+    Raises:
+        InputError: too few images, wrong shapes, or pixels that are not finite.
+    """
+    if len(images) < 100:
+        raise InputError(f"{len(images)} images; a distribution needs at least 100, better 1,000 or more")
+    features, logits = judge(images)
+    real = real_features()
+    real_statistics = fid_features_to_statistics(real)
+    chosen = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))[: min(REFERENCE, len(real))]
+    few_real = real[chosen]
+
+    def measure(kept: Tensor) -> dict[str, float]:
+        return _distances(features[kept], few_real, real_statistics) | (
+            {} if y is None else {"accuracy": float((logits[kept].argmax(1) == y[kept].cpu()).float().mean())}
+        )
+
+    intervals = jackknife(measure, len(images))
+    defaults = {"sampler": "real", "steps": 0, "guidance_weight": 0.0, "seed": 0}
+    return Evaluation(
+        **({"accuracy": None} | intervals), n=len(images), evaluator=CLASSIFIER_SHA256, **(defaults | provenance)
+    )
+
+
+def evaluate_model(
+    model: UNet,
+    schedule: Schedule,
+    n: int = 1000,
+    guidance_weight: float = 0.0,
+    sampler: str = "dpm_solver",
+    steps: int = 12,
+    seed: int = 0,
+    batch_size: int = 250,
+    callback: Callable[[SampleStep], None] | None = None,
+) -> Evaluation:
+    """Samples from a model and judges the samples; all ten labels equally often where it is conditional.
+
+    Args:
+        model: the network.
+        schedule: the one it was trained with.
+        n: samples, at least 100.
+        guidance_weight: w.
+        sampler, steps: see `samplers.sample`.
+        seed: of all noise: the same seed gives the same samples.
+        batch_size: samples at once, for memory; does not change them.
+        callback: called after each sampler step, for progress.
+    """
+    y = None if model.num_classes is None else torch.arange(n) % model.num_classes
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for start in range(0, n, batch_size):
+        size = min(batch_size, n - start)
+        labels = None if y is None else y[start : start + size]
+        parts.append(
+            sample(model, schedule, size, labels, guidance_weight, sampler, steps, generator, callback=callback).cpu()
+        )
+    return evaluate_images(
+        torch.cat(parts), y, sampler=sampler, steps=steps, guidance_weight=guidance_weight, seed=seed
+    )
+
+
+def noise_floor(n: int = 1000, seed: int = 0) -> Evaluation:
+    """What a perfect model would score: n real test images, which no model has seen, judged like samples."""
+    test = load_fashion_mnist("test")
+    chosen = torch.randperm(len(test.images), generator=torch.Generator().manual_seed(seed))[:n]
+    return evaluate_images(test.images[chosen], test.labels[chosen], seed=seed)
+
+
+def real_features() -> Tensor:
+    """`[60000, 128]`: the classifier's features of the training images; computed once, then cached."""
+    path = cache_dir() / "features" / f"train-{CLASSIFIER_SHA256[:16]}.safetensors"
+    with locked(path):
+        if path.exists():
+            return load_tensors(path)[0]["features"]
+        features, _ = judge(load_fashion_mnist("train").images)
+        save_tensors(path, {"features": features}, {"kind": "features", "of": "train", "by": CLASSIFIER_SHA256})
+    return features
+
+
+def jackknife(measure: Callable[[Tensor], Mapping[str, float]], n: int, blocks: int = BLOCKS) -> dict[str, Interval]:
+    """Values on all n samples with 95 % intervals, by leaving out one block of samples after the other.
+
+    The delete-a-block jackknife (Künsch 1989; Shao & Tu 1995, chapter 2): all leave-outs have the same size, so a bias
+    that depends on n, as FID's, does not widen the interval; and no further samples are needed.
+
+    Args:
+        measure: indices of the samples to use -> numbers by name.
+        n: how many samples there are.
+        blocks: how many blocks; the interval is Student's, with blocks - 1 degrees of freedom.
+    """
+    whole = measure(torch.arange(n))
+    block = torch.arange(n) * blocks // n  # in order, so each block holds all labels
+    without = [measure(torch.nonzero(block != index).squeeze(1)) for index in range(blocks)]
+    intervals = {}
+    for name, value in whole.items():
+        values = torch.tensor([result[name] for result in without], dtype=torch.float64)
+        spread = math.sqrt((blocks - 1) * float(values.var(correction=0)))
+        intervals[name] = Interval(value, value - T_QUANTILE * spread, value + T_QUANTILE * spread)
+    return intervals
+
+
+def _distances(features: Tensor, few_real: Tensor, real_statistics: Mapping[str, Any]) -> dict[str, float]:
+    fid = fid_statistics_to_metric(fid_features_to_statistics(features), real_statistics, verbose=False)
+    size = min(len(features), len(few_real))  # one subset with all: random ones would add noise to the interval
+    kid = kid_features_to_metric(
+        features[:size], few_real[:size], kid_subsets=1, kid_subset_size=size, rng_seed=0, verbose=False
+    )
+    prc = prc_features_to_metric(features, few_real, prc_neighborhood=NEIGHBOURS, verbose=False)
+    return {
+        "fid": float(fid["frechet_inception_distance"]),
+        "kid": float(kid["kernel_inception_distance_mean"]),
+        "precision": float(prc["precision"]),
+        "recall": float(prc["recall"]),
+    }
