@@ -95,7 +95,7 @@ def assert_same_trajectory(unet: UNet, steps_of_ours, scheduler, schedule: Sched
 
 
 @both_schedules
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_trajectory_agrees_with_diffusers(unet, name, eta):
     scheduler = their_scheduler(DDIMScheduler, name, 1000, timestep_spacing="trailing", set_alpha_to_one=True)
 

@@ -53,15 +53,20 @@ def moved(model: torch.nn.Module, other: torch.nn.Module) -> float:
 # --- the loop
 
 
-@pytest.mark.parametrize("conditional", [False, True], ids=["basic", "conditional"])
-def test_plain_loop_gives_the_same_weights(conditional):
-    config = tiny_config(conditional=conditional, drop_probability=0.5)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"conditional": True, "drop_probability": 0.5}, {"lr_schedule": "one_cycle", "schedule": "cosine"}],
+    ids=["basic", "conditional", "one cycle"],
+)
+def test_plain_loop_gives_the_same_weights(changes):
+    config = tiny_config(**changes)
     schedule = make_schedule(config)
     torch.manual_seed(config.seed)
-    model = UNet(num_classes=10 if conditional else None)
+    model = UNet(num_classes=10 if config.conditional else None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, fused=True)
     losses = []
     for step in range(4):
+        optimizer.param_groups[0]["lr"] = learning_rate(config, step, 4)
         batch = draw_batch(config, DATA, step)
         x_t = q_sample(batch.x_0, batch.t, batch.eps, schedule)
         loss = F.mse_loss(model(x_t, batch.t, batch.y, batch.drop), batch.eps)
