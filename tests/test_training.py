@@ -293,14 +293,19 @@ def test_mixed_precision_agrees_with_float32_in_loss():
 TWO_PROCESSES = """if True:
     import json, sys
     from tiny import tiny_config, tiny_data
+    from ddpm_lib import training
     from ddpm_lib.config import config_from_dict
     from ddpm_lib.errors import ConfigError
     from ddpm_lib.runs import fit
-    from ddpm_lib.training import new_state
 
+    def counted(model, x_0, *rest, loss=training.denoising_loss):
+        print(len(x_0), "images")
+        return loss(model, x_0, *rest)
+
+    training.denoising_loss = counted
     fit(config_from_dict(json.loads(sys.argv[1])), tiny_data(), sys.argv[2], progress=False)
     try:
-        new_state(tiny_config(batch_size=3), 16)
+        training.new_state(tiny_config(batch_size=3), 16)
     except ConfigError as error:
         print(error)
     """
@@ -321,7 +326,11 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     for process in processes:
         output, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-        assert "batch_size is 3, shared by 2 processes; it must be a multiple" in output
+        assert output.splitlines() == [
+            "2 images",
+            "2 images",
+            "batch_size is 3, shared by 2 processes; it must be a multiple",
+        ]
 
     (one, one_metadata), (two, two_metadata) = (load_tensors(tmp_path / name / STATE) for name in ("one", "two"))
     assert two_metadata == one_metadata
