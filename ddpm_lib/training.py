@@ -133,7 +133,12 @@ def choose_precision(requested: str, device: torch.device) -> str:
 
     bf16 where the hardware multiplies it natively (CPUs with AMX or AVX512-bf16, GPUs since Ampere), fp16 on older
     CUDA GPUs, else fp32. Anything but "auto" is taken as it is.
+
+    Raises:
+        ConfigError: fp16 is requested without a CUDA GPU: Accelerate would compute in fp32 and not say so.
     """
+    if requested == "fp16" and device.type != "cuda":
+        raise ConfigError(f"precision is 'fp16' on the device {device}; it needs a CUDA GPU: take auto, bf16 or fp32")
     if requested != "auto":
         return requested
     if device.type == "cuda":

@@ -16,7 +16,7 @@ from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
 from ddpm_lib.diffusion import q_sample
-from ddpm_lib.errors import InputError, TrainingError
+from ddpm_lib.errors import ConfigError, InputError, TrainingError
 from ddpm_lib.runs import STATE, fit, read_log
 from ddpm_lib.schedules import make_schedule
 from ddpm_lib.training import (
@@ -261,9 +261,15 @@ def test_on_a_gpu_bf16_is_chosen_where_it_is_native(monkeypatch, native, expecte
     assert choose_precision("auto", CUDA) == expected
 
 
-@pytest.mark.parametrize("requested", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("requested", ["fp32", "bf16"])
 def test_a_requested_precision_is_used(requested):
     assert choose_precision(requested, CPU) == choose_precision(requested, CUDA) == requested
+
+
+def test_fp16_is_for_cuda_alone():
+    assert choose_precision("fp16", CUDA) == "fp16"
+    with pytest.raises(ConfigError, match="precision is 'fp16' on the device cpu; it needs a CUDA GPU"):
+        new_state(tiny_config(precision="fp16"), 16)
 
 
 def test_a_cpu_held_to_avx2_trains_in_float32():
