@@ -33,6 +33,7 @@ X = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 T = torch.tensor([10, 500, 999])
 Y = torch.tensor([1, 8, 1])
 CONDITIONAL, UNCONDITIONAL = Recorder()(X, T, Y), Recorder()(X, T)
+ROUNDING = {"rtol": 0, "atol": 5e-5}  # of a float32 network whose batches have different sizes
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_without_labels_it_is_the_unconditional_network(unet):
 
 def test_the_prediction_is_linear_in_the_weight(unet):
     at = {w: guided_eps(unet, X, T, Y, w) for w in (-1.0, 0.0, 1.0, 3.0)}
-    assert_close(at[1.0], 2 * at[0.0] - at[-1.0])
-    assert_close(at[3.0], 4 * at[0.0] - 3 * at[-1.0])
+    assert_close(at[1.0], 2 * at[0.0] - at[-1.0], **ROUNDING)
+    assert_close(at[3.0], 4 * at[0.0] - 3 * at[-1.0], **ROUNDING)
 
 
 def test_scale_convention_is_one_plus_w():
@@ -80,7 +81,8 @@ def test_each_sample_may_have_its_own_weight(unet):
     weights = torch.tensor([0.0, -1.0, 2.5])
     together = guided_eps(unet, X, T, Y, weights)
     for i, w in enumerate(weights.tolist()):
-        assert_close(together[i : i + 1], guided_eps(unet, X[i : i + 1], T[i : i + 1], Y[i : i + 1], w))
+        alone = guided_eps(unet, X[i : i + 1], T[i : i + 1], Y[i : i + 1], w)
+        assert_close(together[i : i + 1], alone, **ROUNDING)
 
 
 def test_a_weight_tensor_of_minus_one_is_exactly_unconditional():

@@ -33,6 +33,7 @@ def unet() -> UNet:
 
 X, T = noise(3, 1, 28, 28), torch.tensor([0, 500, 999])
 Y = torch.tensor([0, 9, 4])
+ROUNDING = {"rtol": 0, "atol": 5e-5}  # of a whole float32 network, summed in another order
 
 
 # --- the listing
@@ -199,8 +200,8 @@ def test_a_dropped_label_is_no_label_and_the_others_keep_theirs(unet):
     drop = torch.tensor([True, False, True])
     with torch.no_grad():
         mixed, without, labelled = unet(X, T, Y, drop), unet(X, T), unet(X, T, Y)
-    assert_close(mixed[drop], without[drop])
-    assert_close(mixed[~drop], labelled[~drop])
+    assert_close(mixed[drop], without[drop], **ROUNDING)
+    assert_close(mixed[~drop], labelled[~drop], **ROUNDING)
     assert float((without - labelled).abs().max()) > 1e-2  # the label does say something
 
 
@@ -217,12 +218,12 @@ def test_time_matters(unet):
 def test_samples_of_a_batch_do_not_see_each_other(unet):
     together = unet(X, T, Y)
     for i in range(3):
-        assert_close(together[i : i + 1], unet(X[i : i + 1], T[i : i + 1], Y[i : i + 1]))
+        assert_close(together[i : i + 1], unet(X[i : i + 1], T[i : i + 1], Y[i : i + 1]), **ROUNDING)
 
 
 def test_the_memory_format_changes_no_value(unet):
     contiguous = seeded(UNet).to(memory_format=torch.contiguous_format)
-    assert_close(unet(X, T, Y), contiguous(X, T, Y))
+    assert_close(unet(X, T, Y), contiguous(X, T, Y), **ROUNDING)
 
 
 @pytest.mark.parametrize("size", [0, 1])
