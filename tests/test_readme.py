@@ -1,0 +1,42 @@
+"""The README shows and names what is there."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_link_and_picture_leads_somewhere():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()] == []
+
+
+def test_every_notebook_is_in_the_table():
+    notebooks = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    assert [name for name in notebooks if f"(notebooks/{name})" not in README] == []
+
+
+def test_the_picture_is_the_one_stored_in_notebook_05():
+    notebook = nbformat.read(ROOT / "notebooks" / "05_classifier_free_guidance.ipynb", 4)
+    cell = next(cell for cell in notebook.cells if cell["id"] == "05-grid-picture")
+    stored = [base64.b64decode(output.data["image/png"]) for output in cell.outputs if "data" in output]
+    assert (ROOT / "ddpm_lib" / "pretrained" / "guidance_grid.png").read_bytes() in stored
+
+
+def test_imports_point_the_way_that_the_list_of_modules_says():
+    after = README.partition("each module imports only from those above it:")[2]
+    order = re.findall(r"[a-z]+", after.partition("tests/")[0])
+    modules = {path.stem: path for path in (ROOT / "ddpm_lib").glob("*.py") if path.stem != "__init__"}
+    assert set(order) == set(modules)
+    for name, path in modules.items():
+        imported = set(re.findall(r"from ddpm_lib\.(\w+) import", path.read_text(encoding="utf-8")))
+        below = [other for other in imported if order.index(other) >= order.index(name)]
+        assert below == [], f"{name} imports {below}, which stand below it"
