@@ -477,8 +477,9 @@ def test_a_short_training_keeps_eight_moments(monkeypatch):
     asked = []
     monkeypatch.setattr(runs, "fit_cached", lambda *arguments: asked.append(arguments))
     data = Split(torch.zeros(1280, 1, 28, 28), torch.zeros(1280, dtype=torch.int64))
-    short_training(data, steps=200, conditional=True, progress=False)
+    short_training(data, steps=200, conditional=True, progress=False, T=500)
     ((config, _, keep, progress),) = asked
+    assert config.T == 500
     assert keep == {25, 50, 75, 100, 125, 150, 175, 200}
     assert config.conditional
     assert round(config.epochs * steps_per_epoch(1280, config.batch_size)) == 200
