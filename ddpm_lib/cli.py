@@ -17,6 +17,8 @@ from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
 if TYPE_CHECKING:
     from ddpm_lib.execution import Run
     from ddpm_lib.samplers import SampleStep
+    from ddpm_lib.schedules import Schedule
+    from ddpm_lib.unet import UNet
 
 WRONG_INPUT, FAILURE, INTERRUPTED = 2, 1, 130  # exit statuses
 
@@ -44,6 +46,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
+Weights = Annotated[str, typer.Option(help="Which of a run's weights: raw or ema.")]
+GuidanceWeight = Annotated[float, typer.Option(help="w: 0 is the plain conditional model.")]
+SamplerName = Annotated[str, typer.Option("--sampler", help="ddpm, ancestral, ddim or dpm_solver.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="Only this notebook: 04, or its full name. Repeatable."),
@@ -120,13 +127,13 @@ def train(
 
 @app.command()
 def sample(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")],
-    weights: Annotated[str, typer.Option(help="raw or ema.")] = "ema",
+    run: RunFolder,
+    weights: Weights = "ema",
     n: Annotated[int, typer.Option(help="How many pictures; with labels, the ten classes in turn.")] = 40,
-    guidance_weight: Annotated[float, typer.Option(help="w: 0 is the plain conditional model.")] = 0.0,
-    sampler: Annotated[str, typer.Option(help="ddpm, ancestral, ddim or dpm_solver.")] = "dpm_solver",
+    guidance_weight: GuidanceWeight = 0.0,
+    sampler: SamplerName = "dpm_solver",
     steps: Annotated[int | None, typer.Option(help="Network evaluations.  [default: the sampler's]")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    seed: Seed = 0,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The picture.")] = Path("samples.png"),
 ) -> None:
     """Sample from a trained model into a PNG."""
@@ -135,12 +142,10 @@ def sample(
 
     from ddpm_lib.files import atomic_write
     from ddpm_lib.plotting import image_grid, to_png
-    from ddpm_lib.runs import load_model, run_config
     from ddpm_lib.samplers import sample as draw
-    from ddpm_lib.schedules import make_schedule
 
-    model = load_model(run, weights=weights)
-    y = None if model.num_classes is None else torch.arange(n) % model.num_classes
+    network, schedule = _load(run, weights)
+    y = None if network.num_classes is None else torch.arange(n) % network.num_classes
     with tqdm(unit="step") as bar:
 
         def progress(step: SampleStep) -> None:
@@ -148,9 +153,39 @@ def sample(
             bar.update()
 
         generator = torch.Generator().manual_seed(seed)
-        images = draw(model, make_schedule(run_config(run)), n, y, guidance_weight, sampler, steps, generator, progress)
+        images = draw(network, schedule, n, y, guidance_weight, sampler, steps, generator, progress)
     atomic_write(out, to_png(image_grid(images, columns=10)))
     typer.echo(f"{n} samples in {out}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    weights: Weights = "ema",
+    n: Annotated[int, typer.Option(help="How many samples, at least 100.")] = 1000,
+    guidance_weight: GuidanceWeight = 0.0,
+    sampler: SamplerName = "dpm_solver",
+    steps: Annotated[int, typer.Option(help="Network evaluations.")] = 12,
+    seed: Seed = 0,
+) -> None:
+    """Sample from a trained model and measure the samples: FID, KID, precision, recall, accuracy, as JSON.
+
+    Each value comes with its 95 % interval; the last entry says what real test images score.
+    """
+    import json
+
+    from tqdm import tqdm
+
+    from ddpm_lib.evaluation import evaluate_model, noise_floor
+
+    network, schedule = _load(run, weights)
+    with tqdm(unit="step") as bar:
+
+        def progress(_: SampleStep) -> None:
+            bar.update()
+
+        result = evaluate_model(network, schedule, n, guidance_weight, sampler, steps, seed, callback=progress)
+    typer.echo(json.dumps({**result.to_dict(), "noise_floor": noise_floor(n).to_dict()}, indent=1))
 
 
 @app.command()
@@ -159,6 +194,14 @@ def outputs(only: Only = None) -> None:
     from ddpm_lib.batch import refresh_outputs
 
     _report(refresh_outputs(only or ()), "The new outputs are stored in the notebooks that ran to their end")
+
+
+def _load(run: Path, weights: str) -> tuple[UNet, Schedule]:
+    """The network of a run's folder, and the schedule it was trained with."""
+    from ddpm_lib.runs import load_model, run_config
+    from ddpm_lib.schedules import make_schedule
+
+    return load_model(run, weights=weights), make_schedule(run_config(run))
 
 
 def _settings(lines: Sequence[str] | None) -> dict[str, object]:

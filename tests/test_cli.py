@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_help_needs_no_heavy_package():
     assert result.stdout.strip() == "light"
 
 
-@pytest.mark.parametrize("command", ["data", "run", "outputs", "train", "sample"])
+@pytest.mark.parametrize("command", ["data", "run", "outputs", "train", "sample", "evaluate"])
 def test_every_command_is_listed_and_has_help(command: str):
     assert f"  {command} " in ddpm("--help").stdout
     assert ddpm(command, "--help").stdout.startswith("Usage: ")
@@ -161,6 +162,11 @@ def test_train_goes_on_where_it_was_and_sample_draws_from_it(tmp_path: Path):
     drawn = ddpm("sample", str(run), "--n", "4", "--steps", "2", "--guidance-weight", "1", "--out", str(picture))
     assert drawn.exit_code == 0, drawn.output
     assert picture.read_bytes().startswith(b"\x89PNG")
+    measured = ddpm("evaluate", str(run), "--n", "100", "--steps", "2", "--seed", "5")
+    assert measured.exit_code == 0, measured.output
+    record = json.loads(measured.stdout)
+    assert (record["n"], record["steps"], record["seed"]) == (100, 2, 5)
+    assert record["fid"]["value"] > record["noise_floor"]["fid"]["high"]  # two steps of training do not make garments
 
 
 @pytest.mark.parametrize(
