@@ -22,7 +22,7 @@ WORDS = range(1500, 3501)
 LONGEST_CELL = 25  # lines
 MOST_IGNORED = 0.4  # of the code cells
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(?:home|root|Users|work|tmp|mnt|opt)/\w|\b[A-Z]:\\")
-REGISTRY = re.compile(r"pypi\.|pythonhosted\.|anaconda\.(?:org|com)|download\.pytorch\.|npmjs\.|\bindex-url\b")
+PACKAGE_SOURCE = re.compile(r"--(?:extra-)?index-url\b|--find-links\b|/simple/|\bpip download\b")
 REASON = re.compile(r"#.*\b(?:nbval|compared|checked|output)\b")
 
 
@@ -160,12 +160,12 @@ def count_words(markdown: str) -> int:
 
 
 def nothing_of_one_machine(notebook: NotebookNode) -> list[str]:
-    """No absolute path of the author's machine and no address of a package registry, in sources or outputs."""
+    """No absolute path of the author's machine and no place it installs packages from, in sources or outputs."""
     return [
         f"…{line.strip()[:100]}…"
         for text in texts(notebook)
         for line in text.splitlines()
-        if MACHINE_PATH.search(line) or REGISTRY.search(line)
+        if MACHINE_PATH.search(line) or PACKAGE_SOURCE.search(line)
     ]
 
 

@@ -159,7 +159,7 @@ FAULTS = [
     (rules.nothing_of_one_machine, source(2, "load(r'C:\\data')")),
     (rules.nothing_of_one_machine, output(2, "stream", name="stdout", text="saved to /tmp/x/y.png")),
     (rules.nothing_of_one_machine, output(2, "execute_result", data={"text/plain": "PosixPath('/root/x')"})),
-    (rules.nothing_of_one_machine, source(0, "# T\nGet it from pypi.org")),
+    (rules.nothing_of_one_machine, source(0, "# T\n`pip install torch --index-url https://wheels.example`")),
     (rules.as_make_outputs_stores_it, saved_by_jupyterlab),
     (rules.as_make_outputs_stores_it, metadata(2, papermill={"duration": 3})),
     (rules.as_make_outputs_stores_it, metadata(2, execution={"iopub.execute_input": "2024"})),
