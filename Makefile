@@ -10,7 +10,7 @@ READY := $(VENV)/.ddpm-ready
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help data run lab test outputs
+.PHONY: help data run lab test bench outputs
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,10 @@ test: data ## check style, run the tests, compare every notebook with its stored
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 1260 \
 		--nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		tests $(sort $(wildcard notebooks/*.ipynb))
+
+bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,bench]'
+	$(BIN)/python tests/benchmarks/bench.py
 
 outputs: data ## for authors: run the notebooks and store their outputs (ONLY="03 04": only these)
 	$(BIN)/ddpm outputs $(addprefix --only ,$(ONLY))
