@@ -115,9 +115,7 @@ def fit(
 
 def save_state(state: TrainingState, folder: Path) -> None:
     """Writes the newest checkpoint; the one before stays beside it. A kill at any moment leaves a whole one."""
-    tensors = with_prefix("raw", state.raw_model.state_dict())
-    for name, average in state.averages.items():
-        tensors |= with_prefix(name, average.model.state_dict())
+    tensors = _all_weights(state)
     for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= with_prefix(f"optimizer.{index}", values)
     scaler = state.accelerator.scaler
@@ -198,9 +196,7 @@ def _load_optimizer(state: TrainingState, tensors: dict[str, Tensor]) -> None:
 
 def save_kept_weights(state: TrainingState, folder: Path) -> None:
     """Writes the raw weights and every average of this step to `weights/`."""
-    tensors = with_prefix("raw", state.raw_model.state_dict())
-    for name, average in state.averages.items():
-        tensors |= with_prefix(name, average.model.state_dict())
+    tensors = _all_weights(state)
     metadata = {
         "kind": "weights",
         "config": state.config.to_dict(),
@@ -208,6 +204,14 @@ def save_kept_weights(state: TrainingState, folder: Path) -> None:
         "version": __version__,
     }
     save_tensors(folder / "weights" / f"step_{state.step:06d}.safetensors", tensors, metadata)
+
+
+def _all_weights(state: TrainingState) -> dict[str, Tensor]:
+    """The raw weights and every average, as "raw.…", "ema.…"."""
+    tensors = with_prefix("raw", state.raw_model.state_dict())
+    for name, average in state.averages.items():
+        tensors |= with_prefix(name, average.model.state_dict())
+    return tensors
 
 
 def kept_steps(folder: str | Path) -> list[int]:
