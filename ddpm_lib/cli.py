@@ -47,6 +47,12 @@ app = typer.Typer(
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
+RunOrModel = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The folder of a training run, or --model.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="A model of the course: basic, basic_ema, cfg, cfg_ema or fast."),
+]
+Epoch = Annotated[int | None, typer.Option(help="Which of its epochs.  [default: the last]")]
 Weights = Annotated[str, typer.Option(help="Which of a run's weights: raw or ema.")]
 GuidanceWeight = Annotated[float, typer.Option(help="w: 0 is the plain conditional model.")]
 SamplerName = Annotated[str, typer.Option("--sampler", help="ddpm, ancestral, ddim or dpm_solver.")]
@@ -127,7 +133,9 @@ def train(
 
 @app.command()
 def sample(
-    run: RunFolder,
+    run: RunOrModel = None,
+    model: ModelName = None,
+    epoch: Epoch = None,
     weights: Weights = "ema",
     n: Annotated[int, typer.Option(help="How many pictures; with labels, the ten classes in turn.")] = 40,
     guidance_weight: GuidanceWeight = 0.0,
@@ -144,7 +152,7 @@ def sample(
     from ddpm_lib.plotting import image_grid, to_png
     from ddpm_lib.samplers import sample as draw
 
-    network, schedule = _load(run, weights)
+    network, schedule = _load(run, model, epoch, weights)
     y = None if network.num_classes is None else torch.arange(n) % network.num_classes
     with tqdm(unit="step") as bar:
 
@@ -160,13 +168,16 @@ def sample(
 
 @app.command()
 def evaluate(
-    run: RunFolder,
+    run: RunOrModel = None,
+    model: ModelName = None,
+    epoch: Epoch = None,
     weights: Weights = "ema",
     n: Annotated[int, typer.Option(help="How many samples, at least 100.")] = 1000,
     guidance_weight: GuidanceWeight = 0.0,
     sampler: SamplerName = "dpm_solver",
-    steps: Annotated[int, typer.Option(help="Network evaluations.")] = 12,
+    steps: Annotated[int, typer.Option(help="Network evaluations.")] = 10,
     seed: Seed = 0,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
 ) -> None:
     """Sample from a trained model and measure the samples: FID, KID, precision, recall, accuracy, as JSON.
 
@@ -178,14 +189,44 @@ def evaluate(
 
     from ddpm_lib.evaluation import evaluate_model, noise_floor
 
-    network, schedule = _load(run, weights)
+    network, schedule = _load(run, model, epoch, weights)
     with tqdm(unit="step") as bar:
 
         def progress(_: SampleStep) -> None:
             bar.update()
 
-        result = evaluate_model(network, schedule, n, guidance_weight, sampler, steps, seed, callback=progress)
+        result, _ = evaluate_model(
+            network, schedule, n, guidance_weight, sampler, steps, seed, precision, callback=progress
+        )
     typer.echo(json.dumps({**result.to_dict(), "noise_floor": noise_floor(n).to_dict()}, indent=1))
+
+
+@app.command()
+def record(
+    run: RunFolder,
+    epoch: Annotated[
+        list[int] | None, typer.Option(help="Only this epoch. Repeatable.  [default: every epoch kept]")
+    ] = None,
+    n: Annotated[int, typer.Option(help="How many samples an evaluation, at least 100.")] = 1000,
+    ship: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="For authors: put the run into ddpm_lib/pretrained as this recipe's."),
+    ] = None,
+    commit: Annotated[
+        str | None, typer.Option(help="With --ship: the version that trained it.  [default: HEAD]")
+    ] = None,
+) -> None:
+    """Measure every epoch of a run, raw and averaged, at guidance weights 0, 0.5, 1 and 2.
+
+    Stopped and called again, it goes on. Results: RUN/records.jsonl and RUN/samples.
+    """
+    from ddpm_lib.records import record_run
+    from ddpm_lib.shipping import ship as put
+
+    records = record_run(run, epoch or None, n=n)
+    typer.echo(f"{len(records)} records in {run / 'records.jsonl'}")
+    if ship is not None:
+        typer.echo(f"{len(put(run, ship, commit))} files written to ddpm_lib/pretrained")
 
 
 @app.command()
@@ -196,12 +237,19 @@ def outputs(only: Only = None) -> None:
     _report(refresh_outputs(only or ()), "The new outputs are stored in the notebooks that ran to their end")
 
 
-def _load(run: Path, weights: str) -> tuple[UNet, Schedule]:
-    """The network of a run's folder, and the schedule it was trained with."""
+def _load(run: Path | None, model: str | None, epoch: int | None, weights: str) -> tuple[UNet, Schedule]:
+    """A shipped network or that of a run's folder, and the schedule it was trained with."""
+    from ddpm_lib import pretrained
+    from ddpm_lib.records import step_of_epoch
     from ddpm_lib.runs import load_model, run_config
     from ddpm_lib.schedules import make_schedule
 
-    return load_model(run, weights=weights), make_schedule(run_config(run))
+    if (run is None) == (model is None):
+        raise InputError("name one model: the folder of a run, or --model with a name of the course's")
+    if model is not None:
+        return pretrained.load(model, epoch), pretrained.schedule(model)
+    step = None if epoch is None else step_of_epoch(run, epoch)
+    return load_model(run, step, weights), make_schedule(run_config(run))
 
 
 def _settings(lines: Sequence[str] | None) -> dict[str, object]:

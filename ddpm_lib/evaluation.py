@@ -24,8 +24,11 @@ from ddpm_lib.errors import InputError
 from ddpm_lib.files import cache_dir, locked
 from ddpm_lib.samplers import SampleStep, sample
 from ddpm_lib.schedules import Schedule
+from ddpm_lib.training import choose_precision
 from ddpm_lib.unet import UNet
 
+MINIMUM = 100  # images that can be called a distribution
+BATCH = 50  # samples at once: their activations stay in a processor's cache
 BLOCKS = 10
 T_QUANTILE = 2.262  # Student's t, 97.5 %, BLOCKS - 1 degrees of freedom
 NEIGHBOURS = 3  # Kynkäänniemi et al. 2019
@@ -55,6 +58,8 @@ class Evaluation:
     sampler: str  # "real" for real images
     steps: int
     guidance_weight: float
+    options: dict[str, Any]  # of the sampler, e.g. {"clip_x_0": True}
+    computed_in: str  # the network, while it sampled: "fp32" or "bf16"
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,13 +73,13 @@ def evaluate_images(images: Tensor, y: Tensor | None = None, **provenance: Any) 
     Args:
         images: `[N, 1, 28, 28]` in [-1, 1], N >= 100.
         y: `[N]` the labels they were made for, or None.
-        provenance: sampler, steps, guidance_weight, seed: recorded as they are.
+        provenance: sampler, steps, guidance_weight, options, computed_in, seed: recorded as they are.
 
     Raises:
         InputError: too few images, wrong shapes, or pixels that are not finite.
     """
-    if len(images) < 100:
-        raise InputError(f"{len(images)} images; a distribution needs at least 100, better 1,000 or more")
+    if len(images) < MINIMUM:
+        raise InputError(f"{len(images)} images; a distribution needs at least {MINIMUM}, better 1,000 or more")
     features, logits = judge(images)
     real = real_features()
     real_statistics = fid_features_to_statistics(real)
@@ -87,7 +92,7 @@ def evaluate_images(images: Tensor, y: Tensor | None = None, **provenance: Any) 
         )
 
     intervals = jackknife(measure, len(images))
-    defaults = {"sampler": "real", "steps": 0, "guidance_weight": 0.0, "seed": 0}
+    defaults = {"sampler": "real", "steps": 0, "guidance_weight": 0.0, "options": {}, "computed_in": "fp32", "seed": 0}
     return Evaluation(
         **({"accuracy": None} | intervals), n=len(images), evaluator=CLASSIFIER_SHA256, **(defaults | provenance)
     )
@@ -99,11 +104,12 @@ def evaluate_model(
     n: int = 1000,
     guidance_weight: float = 0.0,
     sampler: str = "dpm_solver",
-    steps: int = 12,
+    steps: int = 10,
     seed: int = 0,
-    batch_size: int = 250,
+    precision: str = "auto",
     callback: Callable[[SampleStep], None] | None = None,
-) -> Evaluation:
+    **options: Any,
+) -> tuple[Evaluation, Tensor]:
     """Samples from a model and judges the samples; all ten labels equally often where it is conditional.
 
     Args:
@@ -112,22 +118,39 @@ def evaluate_model(
         n: samples, at least 100.
         guidance_weight: w.
         sampler, steps: see `samplers.sample`.
-        seed: of all noise: the same seed gives the same samples.
-        batch_size: samples at once, for memory; does not change them.
+        seed: of all noise. Two models with the same seed start from the same noise, sample by sample.
+        precision: of the network's products: "auto", "fp32" or "bf16"; see `training.choose_precision`.
         callback: called after each sampler step, for progress.
+        options: of the sampler. clip_x_0 is True if it is not given (early weights need it), except for "ddpm", which
+            has no options.
+
+    Returns:
+        The evaluation, and the samples it judged, `[n, 1, 28, 28]` on the CPU.
+
+    Raises:
+        InputError: fewer than 100 samples, or as in `samplers.sample`.
     """
+    if n < MINIMUM:
+        raise InputError(f"{n} samples; a distribution needs at least {MINIMUM}, better 1,000 or more")
+    device = next(model.parameters()).device
+    precision = choose_precision(precision, device)
     y = None if model.num_classes is None else torch.arange(n) % model.num_classes
+    if sampler != "ddpm":
+        options.setdefault("clip_x_0", True)
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for start in range(0, n, batch_size):
-        size = min(batch_size, n - start)
-        labels = None if y is None else y[start : start + size]
-        parts.append(
-            sample(model, schedule, size, labels, guidance_weight, sampler, steps, generator, callback=callback).cpu()
-        )
-    return evaluate_images(
-        torch.cat(parts), y, sampler=sampler, steps=steps, guidance_weight=guidance_weight, seed=seed
-    )
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
+        for start in range(0, n, BATCH):
+            size = min(BATCH, n - start)
+            labels = None if y is None else y[start : start + size]
+            parts.append(
+                sample(model, schedule, size, labels, guidance_weight, sampler, steps, generator, callback, **options)
+            )
+    images = torch.cat(parts).float().cpu()
+    how = {"sampler": sampler, "steps": steps, "guidance_weight": guidance_weight, "seed": seed}
+    how |= {"options": options, "computed_in": precision}
+    return evaluate_images(images, y, **how), images
 
 
 def noise_floor(n: int = 1000, seed: int = 0) -> Evaluation:

@@ -83,11 +83,14 @@ def test_the_fid_interval_holds_for_new_draws(test_split):
 
 def test_same_seed_same_evaluation_and_its_record_names_how_it_was_made():
     model = UNet().eval()
-    results = [
+    (result, images), (again, images_again) = (
         evaluate_model(model, linear_schedule(10), n=100, steps=2, seed=3, guidance_weight=1.0) for _ in range(2)
-    ]
-    assert results[0] == results[1]
-    record = results[0].to_dict()
+    )
+    assert result == again
+    assert torch.equal(images, images_again)
+    assert evaluate_images(images, torch.arange(100) % 10).fid == result.fid
+    record = result.to_dict()
+    assert record["options"] == {"clip_x_0": True}
     assert (record["n"], record["sampler"], record["steps"], record["seed"]) == (100, "dpm_solver", 2, 3)
     assert len(record["evaluator"]) == 64
     assert set(record["fid"]) == {"value", "low", "high"}

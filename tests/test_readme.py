@@ -35,6 +35,7 @@ def test_imports_point_the_way_that_the_list_of_modules_says():
     after = README.partition("each module imports only from those above it:")[2]
     order = re.findall(r"[a-z]+", after.partition("tests/")[0])
     modules = {path.stem: path for path in (ROOT / "ddpm_lib").glob("*.py") if path.stem != "__init__"}
+    modules |= {path.parent.name: path for path in (ROOT / "ddpm_lib").glob("*/__init__.py")}
     assert set(order) == set(modules)
     for name, path in modules.items():
         imported = set(re.findall(r"from ddpm_lib\.(\w+) import", path.read_text(encoding="utf-8")))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import platform
 import resource
 import statistics
 import time
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from usual_code import usual_unet
 
 from ddpm_lib.plotting import COLOURS, new_figure, to_png
+from ddpm_lib.shipping import cpu_name
 from ddpm_lib.training import choose_precision
 from ddpm_lib.unet import UNet
 
@@ -176,16 +176,6 @@ def plot(rows: list[dict], machine: str) -> bytes:
     axes[0, 1].invert_yaxis()
     figure.suptitle(machine, fontsize=9)
     return to_png(figure)
-
-
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

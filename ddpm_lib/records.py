@@ -1,0 +1,152 @@
+"""The quality of a run, epoch by epoch: each kept set of weights, sampled from the same noise and measured.
+
+records.jsonl                      a line an evaluation
+samples/step_004680_ema_w1.png     the first 20 of its samples, two of each class, side by side
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ddpm_lib.errors import CheckpointError, InputError
+from ddpm_lib.evaluation import Evaluation, Interval, evaluate_model
+from ddpm_lib.files import atomic_write, locked
+from ddpm_lib.runs import kept_steps, load_model, read_log, run_config
+from ddpm_lib.schedules import make_schedule
+
+RECORDS = "records.jsonl"
+GUIDANCE_WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+SHOWN = 20  # samples of each evaluation that are kept as a picture
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one set of a run's weights is worth, sampled at one guidance weight."""
+
+    weights: str  # "raw" or "ema"
+    step: int
+    epoch: float
+    loss: float  # of the training: the mean over the steps since the weights kept before
+    evaluation: Evaluation
+
+
+def record_run(
+    folder: str | Path,
+    epochs: Sequence[int] | None = None,
+    guidance_weights: Sequence[float] = GUIDANCE_WEIGHTS,
+    n: int = 1000,
+    progress: bool = True,
+) -> list[Record]:
+    """Evaluates a run's kept weights, raw and averaged, and writes each result as soon as it is there.
+
+    Stopped at any moment, the same call goes on: what is recorded is not computed again. All samples come from the
+    same noise, by DPM-Solver++ with ten evaluations.
+
+    Args:
+        folder: the run.
+        epochs: only these, from 1; None: all that were kept.
+        guidance_weights: for a conditional model; an unconditional one is sampled as it is.
+        n: samples an evaluation, at least 100.
+        progress: show a bar.
+
+    Returns:
+        All records of the run, in the order of steps, weights and guidance weights.
+
+    Raises:
+        CheckpointError: the run kept no weights, or `records.jsonl` is damaged.
+        InputError: the run kept no such epoch, or n is too small.
+    """
+    folder = Path(folder)
+    config = run_config(folder)
+    losses = mean_losses(folder)
+    if epochs is not None:
+        losses = {step: losses[step] for step in (step_of_epoch(folder, epoch) for epoch in epochs)}
+    ws = guidance_weights if config.conditional else (0.0,)
+    tasks = [(step, weights, float(w)) for step in losses for weights in ("raw", "ema") for w in ws]
+    with locked(folder / RECORDS):
+        records = read_records(folder / RECORDS) if (folder / RECORDS).exists() else []
+        done = {(r.step, r.weights, r.evaluation.guidance_weight) for r in records if r.evaluation.n == n}
+        for step, weights, w in tqdm(
+            [task for task in tasks if task not in done], unit="evaluation", disable=not progress
+        ):
+            model = load_model(folder, step, weights)
+            evaluation, images = evaluate_model(model, make_schedule(config), n, w)
+            atomic_write(folder / "samples" / f"step_{step:06d}_{weights}_w{w:g}.png", to_strip(images[:SHOWN]))
+            epoch, loss = losses[step]
+            records = sorted([*records, Record(weights, step, epoch, loss, evaluation)], key=_place)
+            write_records(folder / RECORDS, records)
+    return records
+
+
+def mean_losses(folder: str | Path) -> dict[int, tuple[float, float]]:
+    """For each kept step of a run: its epoch, and the mean training loss since the step kept before."""
+    log, means, start = read_log(folder), {}, 0
+    for step in kept_steps(folder):
+        reports = log[start:step]
+        means[step] = (reports[-1].epoch, sum(report.loss for report in reports) / len(reports))
+        start = step
+    return means
+
+
+def step_of_epoch(folder: str | Path, epoch: int) -> int:
+    """The step at which a run had done `epoch` epochs and kept its weights. Raises InputError if there is none."""
+    steps = {round(done): step for step, (done, _) in mean_losses(folder).items() if done == round(done)}
+    if epoch not in steps:
+        raise InputError(f"{folder} kept no weights of epoch {epoch}; it has {sorted(steps)}")
+    return steps[epoch]
+
+
+def write_records(path: str | Path, records: Iterable[Record]) -> None:
+    """Writes records as JSON lines, atomically."""
+    atomic_write(Path(path), "".join(json.dumps(asdict(record)) + "\n" for record in records).encode())
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Reads what `write_records` wrote. Raises CheckpointError if the file is missing or damaged."""
+    try:
+        return [_record(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there are no records {path}; make them: ddpm record RUN") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; delete it and record the run again") from error
+
+
+def to_strip(images: Tensor) -> bytes:
+    """`[N, 1, 28, 28]` in [-1, 1] as one PNG, side by side, pixel by pixel."""
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.hstack(list(pixels[:, 0].numpy()))).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def from_strip(path: str | Path) -> Tensor:
+    """Reads a picture made of 28x28 images as `[N, 1, 28, 28]` in [-1, 1], row by row."""
+    pixels = torch.from_numpy(np.array(Image.open(path).convert("L"), dtype=np.float32))
+    rows, columns = pixels.shape[0] // 28, pixels.shape[1] // 28
+    images = pixels.reshape(rows, 28, columns, 28).permute(0, 2, 1, 3).reshape(-1, 1, 28, 28)
+    return images / 127.5 - 1
+
+
+def _place(record: Record) -> tuple[int, str, float, int]:
+    return record.step, record.weights, record.evaluation.guidance_weight, record.evaluation.n
+
+
+def _record(values: dict[str, Any]) -> Record:
+    evaluation = values["evaluation"]
+    measures = {
+        field.name: evaluation[field.name] and Interval(**evaluation[field.name])
+        for field in fields(Evaluation)
+        if "Interval" in str(field.type)
+    }
+    return Record(**{**values, "evaluation": Evaluation(**{**evaluation, **measures})})

@@ -1,0 +1,151 @@
+"""Puts a recorded run into `ddpm_lib/pretrained`: weights in half precision, records, pictures, a card. For authors."""
+
+from __future__ import annotations
+
+import io
+import platform
+import shutil
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from ddpm_lib.checkpoints import save_tensors
+from ddpm_lib.errors import InputError, nearest
+from ddpm_lib.evaluation import Interval, noise_floor
+from ddpm_lib.files import atomic_write
+from ddpm_lib.pretrained import FOLDER, MODELS
+from ddpm_lib.records import RECORDS, Record, mean_losses, read_records
+from ddpm_lib.runs import load_model, read_log, run_config
+from ddpm_lib.training import choose_precision
+
+EPOCHS = (5, 10, 15)  # the report's figures 3 to 5; the last epoch is shipped as well
+USES = {
+    "basic": "The report's Basic: to sample without labels, and to compare with guidance and averaging.",
+    "cfg": "The report's +CFG (raw weights) and +CFG+EMA (averaged weights), from one training.",
+    "fast": "The sliders and every live demonstration: the best quality for its training time.",
+}
+
+
+def ship(run: str | Path, recipe: str, commit: str | None = None, folder: Path = FOLDER) -> list[Path]:
+    """Copies what the course needs of a finished, recorded run into the package.
+
+    Args:
+        run: the folder of the run, evaluated by `records.record_run`.
+        recipe: "basic", "cfg" or "fast".
+        commit: the version of the code that trained it; None: the one checked out now.
+        folder: where to.
+
+    Returns:
+        The files written: weights of epochs 5, 10, 15 and the last, records, samples, card.
+
+    Raises:
+        InputError: an unknown recipe.
+        CheckpointError: the run is not recorded, or kept no weights.
+    """
+    if recipe not in USES:
+        raise InputError(f"there is no recipe {recipe!r}; {nearest(recipe, USES)}")
+    run, config, records = Path(run), run_config(run), read_records(Path(run) / RECORDS)
+    commit = commit or _commit()
+    losses = mean_losses(run)
+    last = max(losses)
+    written = []
+    for name, (of, weights) in MODELS.items():
+        if of != recipe:
+            continue
+        for step, (epoch, _) in losses.items():
+            if step == last or epoch in EPOCHS:
+                path = folder / f"{recipe}_{weights}_epoch_{round(epoch):02d}.safetensors"
+                half = {key: value.half() for key, value in load_model(run, step, weights).state_dict().items()}
+                metadata = {"kind": "weights", "config": config.to_dict(), "step": step, "weights": weights}
+                save_tensors(path, half, {**metadata, "model": name, "commit": commit})
+                written.append(path)
+    shutil.copyfile(run / RECORDS, folder / f"{recipe}_records.jsonl")
+    written.append(folder / f"{recipe}_records.jsonl")
+    for kind in {(record.weights, record.evaluation.guidance_weight) for record in records}:
+        strips = [run / "samples" / _strip_name(record) for record in records if _kind(record) == kind]
+        path = folder / f"{recipe}_samples_{kind[0]}_w{kind[1]:g}.png"
+        atomic_write(path, _stack(strips))
+        written.append(path)
+    atomic_write(folder / f"{recipe}.md", card(run, recipe, records, commit).encode())
+    return [*written, folder / f"{recipe}.md"]
+
+
+def card(run: Path, recipe: str, records: Sequence[Record], commit: str) -> str:
+    """What one has to know about a trained model, as Markdown: recipe, code, machine, time, quality, use."""
+    config, log, floor = run_config(run), read_log(run), noise_floor(records[0].evaluation.n)
+    seconds = statistics.median(config.batch_size / report.images_per_second for report in log) * len(log)
+    precision = choose_precision(config.precision, torch.device("cpu"))
+    how = records[-1].evaluation
+    shown = [record for record in records if record.epoch in EPOCHS or record.step == records[-1].step]
+    rows = []
+    for record in shown:
+        measured = record.evaluation
+        cells = [_show(measured.fid), _show(measured.kid, 4), _show(measured.accuracy, 3)]
+        rows.append(f"| {record.epoch:g} | {record.weights} | {measured.guidance_weight:g} | {' | '.join(cells)} |")
+    options = "".join(f", {key}={value}" for key, value in how.options.items())
+    return f"""# {recipe}: {", ".join(name for name, (of, _) in MODELS.items() if of == recipe)}
+
+{USES[recipe]}
+
+- **Trained** for {config.epochs:g} epochs, {len(log):,} steps, in {precision}, by `ddpm train {recipe}` at commit
+  {commit}.
+- **Machine and time**: {cpu_name()}, {torch.get_num_threads()} threads; {seconds / 60:.0f} minutes (the median
+  step's time, times the steps).
+- **Measured** on {how.n:,} samples, all from the same noise: {how.sampler}, {how.steps} evaluations{options}, in
+  {how.computed_in}, by the judge {how.evaluator[:12]}…. In brackets 95 % intervals over draws. As many real
+  test images score FID {_show(floor.fid)}.
+- **Stored** in half precision, measured before rounding. Every epoch is in `{recipe}_records.jsonl`.
+
+| epoch | weights | guidance weight | FID | KID | accuracy |
+|---|---|---|---|---|---|
+{chr(10).join(rows)}
+
+The recipe:
+
+```yaml
+{yaml.safe_dump(config.to_dict(), sort_keys=False).strip()}
+```
+"""
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"], cwd=FOLDER, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _kind(record: Record) -> tuple[str, float]:
+    return record.weights, record.evaluation.guidance_weight
+
+
+def _strip_name(record: Record) -> str:
+    return f"step_{record.step:06d}_{record.weights}_w{record.evaluation.guidance_weight:g}.png"
+
+
+def _stack(strips: Sequence[Path]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.vstack([np.array(Image.open(path)) for path in strips])).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _show(interval: Interval | None, digits: int = 2) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
