@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_lib.errors import InputError, nearest
-from ddpm_lib.guidance import guided_eps
+from ddpm_lib.guidance import GuidanceWeight, guided_eps
 from ddpm_lib.schedules import Schedule
 
 SPACINGS = ("linear", "quadratic")
@@ -68,7 +68,7 @@ def ddpm(
     x_T: Tensor,
     schedule: Schedule,
     y: Tensor | None = None,
-    guidance_weight: float | Tensor = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     steps: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[SampleStep]:
@@ -79,7 +79,8 @@ def ddpm(
         x_T: `[B, 1, 28, 28]` standard normal noise.
         schedule: the noise schedule the model was trained with.
         y: `[B]` labels, or None.
-        guidance_weight: w, one number or `[B]`; see `guided_eps`.
+        guidance_weight: w, one number or `[B]`, or a function of t that gives one; see `guided_eps` and
+            `weight_in_interval`.
         steps: None or T: this algorithm visits every timestep.
         generator: source of the noise (CPU, so that a seed gives the same pictures on any device).
 
@@ -105,7 +106,7 @@ def ancestral(
     x_T: Tensor,
     schedule: Schedule,
     y: Tensor | None = None,
-    guidance_weight: float | Tensor = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     steps: int | None = None,
     generator: torch.Generator | None = None,
     v: float = 0.3,
@@ -163,7 +164,7 @@ def ddim(
     x_T: Tensor,
     schedule: Schedule,
     y: Tensor | None = None,
-    guidance_weight: float | Tensor = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     steps: int | None = 50,
     generator: torch.Generator | None = None,
     eta: float = 0.0,
@@ -201,7 +202,7 @@ def dpm_solver(
     x_T: Tensor,
     schedule: Schedule,
     y: Tensor | None = None,
-    guidance_weight: float | Tensor = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     steps: int | None = 12,
     generator: torch.Generator | None = None,
     spacing: str = "quadratic",
@@ -245,7 +246,7 @@ class Sampler(Protocol):
         x_T: Tensor,
         schedule: Schedule,
         y: Tensor | None = None,
-        guidance_weight: float | Tensor = 0.0,
+        guidance_weight: GuidanceWeight = 0.0,
         steps: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Iterator[SampleStep]: ...
@@ -259,7 +260,7 @@ def sample(
     schedule: Schedule,
     n: int | None = None,
     y: Tensor | None = None,
-    guidance_weight: float | Tensor = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     sampler: str | Sampler = "ddim",
     steps: int | None = None,
     generator: torch.Generator | None = None,
@@ -273,7 +274,7 @@ def sample(
         schedule: the noise schedule it was trained with.
         n: how many pictures; with y it may be left out.
         y: `[n]` labels, or None.
-        guidance_weight: w, one number or `[n]`; see `guided_eps`.
+        guidance_weight: w, one number or `[n]`, or a function of t that gives one.
         sampler: a name in `SAMPLERS` or a function with their signature.
         steps: how many network evaluations; None: all timesteps, but 50 for ddim and 12 for dpm_solver.
         generator: source of all noise (CPU).
@@ -319,12 +320,13 @@ def _predict(
     t: int,
     schedule: Schedule,
     y: Tensor | None,
-    guidance_weight: float | Tensor,
+    guidance_weight: GuidanceWeight,
     clip_x_0: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The guided eps at t and the x_0 that it implies; with `clip_x_0` both for x_0 cut to [-1, 1]."""
     times = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-    eps = guided_eps(model, x, times, y, guidance_weight)
+    w = guidance_weight(t) if callable(guidance_weight) else guidance_weight
+    eps = guided_eps(model, x, times, y, w)
     alpha_bar = float(schedule.alpha_bars[t])
     x_0 = (x - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
     if clip_x_0:

@@ -69,6 +69,14 @@ class Schedule:
         return torch.log(self.snr)
 
     @cached_property
+    def noise_levels(self) -> Tensor:
+        """`[T]`: sigma, the noise beside a signal of size 1, sqrt((1 - alpha_bar) / alpha_bar); rising with t.
+
+        The axis of papers that add noise without shrinking the signal (Karras et al. 2022).
+        """
+        return self.snr**-0.5
+
+    @cached_property
     def posterior_variance(self) -> Tensor:
         """`[T]`: the variance of q(x_{t-1} | x_t, x_0) (DDPM, eq. 7); 0 at t = 0."""
         return self.betas * (1 - self.alpha_bars_prev) / (1 - self.alpha_bars)

@@ -1,4 +1,4 @@
-"""Guidance: the report's formula and its identities, one forward pass, labels dropped one by one."""
+"""Guidance: the report's formula and its identities, intervals of noise levels, weaker guides, dropped labels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ddpm_lib.errors import InputError
-from ddpm_lib.guidance import drop_labels, guided_eps
+from ddpm_lib.guidance import Autoguided, drop_labels, guided_eps, weight_in_interval
+from ddpm_lib.samplers import SAMPLERS, sample
+from ddpm_lib.schedules import cosine_schedule, linear_schedule
 from ddpm_lib.unet import UNet
 
 
@@ -111,6 +113,112 @@ def test_where_one_prediction_is_enough_only_one_is_computed(y, w):
     assert len(x) == 3
 
 
+# --- in an interval of noise levels
+
+
+class Counts(nn.Module):
+    """A network's stand-in that says how many pictures it computed at each call."""
+
+    def __init__(self, factor: float = 0.5) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
+        self.rows.append(len(x))
+        label = torch.zeros(len(x)) if y is None else 1.0 + y
+        return self.factor * x + (label if drop is None else label * ~drop).reshape(-1, 1, 1, 1)
+
+
+SHORT = linear_schedule(12, 0.001, 0.6)
+
+
+def test_guidance_is_on_exactly_between_the_two_noise_levels():
+    for schedule in (linear_schedule(), cosine_schedule()):
+        weight = weight_in_interval(3.0, schedule, 0.3, 5.0)
+        for t in range(schedule.T):
+            sigma = math.exp(-float(schedule.log_snr[t]) / 2)
+            assert weight(t) == (3.0 if 0.3 < sigma <= 5.0 else 0.0)
+
+
+def test_the_upper_end_belongs_to_the_interval_and_the_lower_one_does_not():
+    levels = SHORT.noise_levels.tolist()
+    weight = weight_in_interval(3.0, SHORT, levels[4], levels[7])
+    assert [t for t in range(12) if weight(t)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("w", [2.0, torch.tensor([1.0, 2.0])])
+def test_outside_the_interval_only_the_conditional_half_is_computed(sampler, w):
+    model, guided = Counts(), range(3, 8)
+    levels = SHORT.noise_levels.tolist()
+    weight = weight_in_interval(w, SHORT, levels[guided[0] - 1], levels[guided[-1]])
+    sample(model, SHORT, y=Y[:2], guidance_weight=weight, sampler=sampler, steps=12)
+    assert model.rows == [4 if t in guided else 2 for t in range(11, -1, -1)]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_each_step_is_guided_by_its_own_weight(sampler):
+    x_T, model = X[:2], Counts()
+    x = x_T
+    for step in SAMPLERS[sampler](model, x_T, SHORT, Y[:2], lambda t: t / 4, steps=12, generator=torch.Generator()):
+        assert_close(step.eps, guided_eps(model, x, torch.full((2,), step.t), Y[:2], step.t / 4))
+        x = step.x
+
+
+def test_an_interval_of_all_noise_levels_is_plain_guidance():
+    everywhere, plain = (
+        sample(Counts(), SHORT, y=Y, guidance_weight=w, steps=12, generator=torch.Generator().manual_seed(0))
+        for w in (weight_in_interval(2.0, SHORT), 2.0)
+    )
+    assert torch.equal(everywhere, plain)
+
+
+# --- a weaker network guides
+
+
+@pytest.mark.parametrize("w", [-2.0, -1.0, -0.3, 0.0, 0.5, 2.0, torch.tensor([0.0, -1.0, 2.5])])
+@pytest.mark.parametrize("y", [Y, None])
+def test_autoguidance_goes_away_from_the_guide(w, y):
+    model, guide = Counts(0.5), Counts(0.2)
+    weights = torch.as_tensor(w).reshape(-1, 1, 1, 1)
+    expected = (1 + weights) * model(X, T, y) - weights * guide(X, T, y)
+    assert_close(guided_eps(Autoguided(model, guide), X, T, y, w), expected)
+
+
+@pytest.mark.parametrize("w", [-1.0, 0.0, 0.5, 4.0])
+def test_a_model_that_guides_itself_is_the_conditional_model(unet, w):
+    assert_close(guided_eps(Autoguided(unet, unet), X, T, Y, w), unet(X, T, Y), **ROUNDING)
+
+
+def test_autoguidance_computes_each_network_once_and_only_if_it_counts():
+    for w, of_model, of_guide in ((0.0, [3], []), (-1.0, [], [3]), (2.0, [3], [3])):
+        model, guide = Counts(), Counts()
+        guided_eps(Autoguided(model, guide), X, T, Y, w)
+        assert (model.rows, guide.rows) == (of_model, of_guide)
+
+
+def test_autoguidance_by_a_real_network(unet):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        guide = UNet().requires_grad_(False)
+    expected = 3 * unet(X, T, Y) - 2 * guide(X, T, Y)
+    assert_close(guided_eps(Autoguided(unet, guide), X, T, Y, 2.0), expected, **ROUNDING)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_an_autoguided_model_also_in_an_interval(sampler):
+    model, guide = Counts(0.5), Counts(0.2)
+    weight = weight_in_interval(2.0, SHORT, 0.0, float(SHORT.noise_levels[5]))
+    sample(Autoguided(model, guide), SHORT, 2, guidance_weight=weight, sampler=sampler, steps=12)
+    assert (model.rows, guide.rows) == ([2] * 12, [2] * 6)
+
+
+def test_an_autoguided_model_has_its_models_number_of_labels(unet):
+    assert Autoguided(unet, UNet(num_classes=None)).num_classes == 10
+    assert Autoguided(UNet(num_classes=None), unet).num_classes is None
+
+
 # --- dropping labels
 
 
@@ -143,6 +251,9 @@ BAD = {
     "w -1 without labels": (lambda: guided_eps(Recorder(), X, T, None, -1.0), ["weight is -1.0", "no labels", "w = 0"]),
     "w for another batch": (lambda: guided_eps(Recorder(), X, T, Y, torch.ones(2)), ["shape [2]", "[3]"]),
     "w a matrix": (lambda: guided_eps(Recorder(), X, T, Y, torch.ones(3, 1)), ["shape [3, 1]", "[3]"]),
+    "interval turned round": (lambda: weight_in_interval(1.0, SHORT, 5.0, 0.3), ["(5.0, 0.3]", "0 <= low < high"]),
+    "interval NaN": (lambda: weight_in_interval(1.0, SHORT, math.nan, 1.0), ["(nan, 1.0]", "0 <= low < high"]),
+    "interval above": (lambda: weight_in_interval(1.0, SHORT, 1e3, 1e4), ["(1000.0, 10000.0]", "between 0.0316 and"]),
     "probability 1.5": (lambda: drop_labels(4, 1.5), ["drop probability is 1.5", "[0, 1]"]),
     "probability -0.1": (lambda: drop_labels(4, -0.1), ["drop probability is -0.1", "[0, 1]"]),
     "probability NaN": (lambda: drop_labels(4, math.nan), ["drop probability is nan", "[0, 1]"]),
@@ -159,6 +270,6 @@ def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
 
 def test_labels_for_an_unconditional_network_are_refused():
     model = UNet(num_classes=None)
-    for w in (0.0, 2.0):
+    for w in (-1.0, 0.0, 2.0):
         with pytest.raises(InputError, match="this network is unconditional"):
             guided_eps(model, X, T, Y, w)

@@ -91,6 +91,16 @@ def test_the_snr_is_the_signals_variance_over_the_noises(name):
 
 
 @every_schedule
+def test_the_noise_level_is_the_noise_beside_a_signal_of_size_one(name):
+    schedule = SCHEDULES[name](1000)
+    x_0, eps = torch.tensor([0.7, -1.3], dtype=torch.float64)
+    x_t = schedule.alpha_bars.sqrt() * x_0 + (1 - schedule.alpha_bars).sqrt() * eps
+    assert_close(x_t / schedule.alpha_bars.sqrt(), x_0 + schedule.noise_levels * eps)
+    assert_close(schedule.noise_levels, torch.exp(-schedule.log_snr / 2))
+    assert bool((schedule.noise_levels.diff() > 0).all())
+
+
+@every_schedule
 def test_posterior_variance_is_zero_at_the_first_step(name):
     assert float(SCHEDULES[name](1000).posterior_variance[0]) == 0
 
