@@ -6,6 +6,7 @@ not depend on where it was interrupted, nor on how many processes share its batc
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import time
@@ -150,6 +151,21 @@ def choose_precision(requested: str, device: torch.device) -> str:
     return "fp32"
 
 
+def keep_freed_memory() -> bool:
+    """Lets the C library keep freed memory for the next training step, instead of giving it back to the system.
+
+    A step frees large blocks and asks for the same sizes again. glibc by default returns them to Linux, which then
+    clears and maps the pages anew: measured on a Xeon with batches of 128, 52,000 page faults a step and a tenth of
+    the time (230 images a second against 254 to 260). The price: the process keeps its peak of memory to its end.
+    Returns whether it took effect: only glibc knows these settings, elsewhere nothing changes.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl and macOS have no mallopt; Windows no such way to ask for it
+        return False
+    return bool(mallopt(-4, 0) and mallopt(-1, 2**31 - 1))  # M_MMAP_MAX and M_TRIM_THRESHOLD in malloc.h
+
+
 def new_state(config: Config, images: int) -> TrainingState:
     """A run before its first step: seeded weights, optimiser, averages, on the device Accelerate finds.
 
@@ -161,6 +177,7 @@ def new_state(config: Config, images: int) -> TrainingState:
         ConfigError: the batch size does not fit the images or the number of processes.
     """
     total_steps = max(1, round(config.epochs * steps_per_epoch(images, config.batch_size)))
+    keep_freed_memory()
     AcceleratorState._reset_state()  # otherwise a notebook's second run would be bound to the first one's precision
     device = Accelerator().device
     AcceleratorState._reset_state()

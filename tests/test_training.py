@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import platform
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +27,7 @@ from ddpm_lib.training import (
     choose_precision,
     draw_batch,
     epoch_order,
+    keep_freed_memory,
     learning_rate,
     new_state,
     steps_per_epoch,
@@ -291,6 +295,41 @@ def test_mixed_precision_agrees_with_float32_in_loss():
     assert_close(losses["bf16"][0], losses["fp32"][0], rtol=0.01, atol=0)
     assert_close(losses["bf16"], losses["fp32"], rtol=0.2, atol=0)
     assert_close(losses["bf16"].mean(), losses["fp32"].mean(), rtol=0.02, atol=0)
+
+
+# --- memory
+
+
+def test_freed_memory_is_used_again_without_asking_the_system():
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_freed_memory() is glibc
+    if glibc:
+        import resource  # not on Windows
+
+        def page_faults() -> int:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(4):
+                torch.ones(2**24)  # 64 MB, 16,384 pages, freed at once
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        page_faults()
+        assert page_faults() < 1000
+
+
+@pytest.mark.parametrize("problem", [OSError, TypeError], ids=["no libc", "Windows"])
+def test_without_a_c_library_memory_is_left_as_it_is(monkeypatch, problem):
+    def refuse(_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert keep_freed_memory() is False
+
+
+def test_another_c_library_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())  # musl and macOS: no mallopt
+    assert keep_freed_memory() is False
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *_: 0))  # it knows no such setting
+    assert keep_freed_memory() is False
 
 
 # --- several processes

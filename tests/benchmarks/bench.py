@@ -1,6 +1,7 @@
 """Our training and sampling beside the usual code and two well-known packages: `make bench`.
 
 All in one run, in turns, with the same batch and the same channel widths (32, 64, 128); each as its authors ship it.
+The process keeps freed memory (`training.keep_freed_memory`), so all of them gain what our training gains by it.
 Compare ratios: they hold when the machine's speed drifts. Writes runs/bench/peers.{json,md,png}.
 """
 
@@ -22,7 +23,7 @@ from usual_code import usual_unet
 
 from ddpm_lib.plotting import COLOURS, new_figure, to_png
 from ddpm_lib.shipping import cpu_name
-from ddpm_lib.training import choose_precision
+from ddpm_lib.training import choose_precision, keep_freed_memory
 from ddpm_lib.unet import UNet
 
 BATCH = 128
@@ -103,8 +104,9 @@ def main(
 ) -> None:
     """Time the candidates in turns and write the table and the plot."""
     # First, while this process is small: a new process inherits the peak of the one that starts it.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, keep_freed_memory, maxtasksperchild=1) as pool:
         memory = {name: pool.apply(peak_memory, (name,)) for name in PEERS}
+    keep_freed_memory()
     candidates = {}
     for name, (build, predict, fused) in PEERS.items():
         model = build()
