@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
+from copy import deepcopy
 
-import nbformat
 from nbformat import NotebookNode
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 IGNORED_OUTPUT = "nbval-ignore-output"  # the tag of a cell whose output nbval does not compare
 
 
@@ -15,11 +14,12 @@ def normalised(notebook: NotebookNode) -> NotebookNode:
     """An executed notebook without what differs from run to run; the form in which notebooks are stored.
 
     Papermill's records, execution times and the Python version go; pieces of one printed text are joined;
-    widgets get numbers in place of random names; cells that nbval does not compare lose their stderr, the
-    progress bars.
+    live widgets, which end with their kernel, leave the other forms of their output; cells that nbval does not
+    compare lose their stderr, the progress bars.
     """
-    notebook = _with_numbered_widgets(notebook)
-    notebook.metadata.pop("papermill", None)
+    notebook = deepcopy(notebook)
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
     notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata.language_info = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"}
     for cell in notebook.cells:
@@ -29,6 +29,8 @@ def normalised(notebook: NotebookNode) -> NotebookNode:
             del cell.metadata["tags"]
         if cell.cell_type == "code":
             ignored = IGNORED_OUTPUT in cell.metadata.get("tags", ())
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET_VIEW, None)
             cell.outputs = _joined_streams(
                 [output for output in cell.outputs if not (ignored and output.get("name") == "stderr")]
             )
@@ -44,23 +46,3 @@ def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
         else:
             joined.append(output)
     return joined
-
-
-def _with_numbered_widgets(notebook: NotebookNode) -> NotebookNode:
-    """Widgets are named 1, 2, … in the order in which the outputs refer to them, and they to each other."""
-    name = re.compile("[0-9a-f]{32}")
-    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
-    states = {key: json.dumps(state, sort_keys=True) for key, state in widgets.get("state", {}).items()}
-    numbers: dict[str, str] = {}
-
-    def number(text: str) -> None:
-        for key in name.findall(text):
-            if key in states and key not in numbers:
-                numbers[key] = f"{len(numbers) + 1:032x}"
-                number(states[key])
-
-    number(json.dumps(notebook.cells))
-    for key in sorted(states, key=lambda key: name.sub("", states[key])):  # not displayed; links, for instance
-        number(key)
-    text = name.sub(lambda match: numbers.get(match[0], match[0]), json.dumps(notebook))
-    return nbformat.from_dict(json.loads(text))

@@ -133,7 +133,8 @@ def images_have_alt_text(notebook: NotebookNode) -> list[str]:
     """Every picture, in the prose or drawn by a cell, has a description for readers who do not see it."""
     text = "\n".join(without_code(cell.source) for cell in prose(notebook))
     problems = re.findall(r"!\[\s*\]\([^)]*\)", text)
-    problems += [tag for tag in re.findall(r"<img\b[^>]*>", text) if not re.search(r"\balt=[\"'][^\"']", tag)]
+    drawn = "".join(output.get("data", {}).get("text/html", "") for _, output in outputs(notebook))
+    problems += [tag for tag in re.findall(r"<img\b[^>]*>", text + drawn) if not re.search(r"\balt=[\"'][^\"']", tag)]
     problems += [
         f"{start(cell)}: a picture without alt text; plotting.show(figure, alt=…) sets it"
         for cell, output in outputs(notebook)
@@ -171,7 +172,7 @@ def nothing_of_one_machine(notebook: NotebookNode) -> list[str]:
 
 def texts(notebook: NotebookNode) -> Iterator[str]:
     """Everything readable; pictures are base64, in which any letters may occur."""
-    yield str({key: value for key, value in notebook.metadata.items() if key != "widgets"})
+    yield str(dict(notebook.metadata))
     for cell in notebook.cells:
         yield cell.source
     for _, output in outputs(notebook):

@@ -40,6 +40,7 @@ def sanitized(text: str) -> str:
         ("<object at 0x7f1e5c3b9d60>", "<object at ADDRESS>"),
         ("trained at 159.3 images/s for 12.5 s", "trained at SPEED for TIME"),
         ("1,234 img/s", "SPEED"),
+        ('<img alt="A boot." src="data:image/png;base64,iVBO/+Rw0=">', '<img alt="A boot." src="PIXELS">'),
         ("4.5 minutes, 12 ms, 3µs", "TIME, TIME, TIME"),
     ],
 )

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ddpm_lib.errors import NotebookError
-from ddpm_lib.stored import normalised
+from ddpm_lib.stored import WIDGET_VIEW, normalised
 
 PICTURE = {"image/png": "/tmp/aGk=", "text/plain": "<IPython.core.display.Image object>"}
 
@@ -152,6 +152,7 @@ FAULTS = [
     (rules.images_have_alt_text, source(0, "# T\n![](chain.png)")),
     (rules.images_have_alt_text, source(0, "# T\n<img src='chain.png' alt=''>")),
     (rules.images_have_alt_text, output(3, "display_data", data=PICTURE)),
+    (rules.images_have_alt_text, output(3, "display_data", data={"text/html": "<figure><img src='x.png'></figure>"})),
     (rules.enough_prose_and_not_too_much, source(0, "# T\n" + "word " * 1400)),
     (rules.enough_prose_and_not_too_much, source(0, "# T\n" + "word " * 3600)),
     (rules.enough_prose_and_not_too_much, source(0, "# T\n```\n" + "word " * 2000 + "\n```\n")),
@@ -163,6 +164,7 @@ FAULTS = [
     (rules.as_make_outputs_stores_it, saved_by_jupyterlab),
     (rules.as_make_outputs_stores_it, metadata(2, papermill={"duration": 3})),
     (rules.as_make_outputs_stores_it, metadata(2, execution={"iopub.execute_input": "2024"})),
+    (rules.as_make_outputs_stores_it, output(3, "display_data", data={WIDGET_VIEW: {}, "text/plain": "a slider"})),
     (rules.as_make_outputs_stores_it, output(4, "stream", name="stderr", text="50%|█████     | 1/2")),
 ]
 

@@ -1,0 +1,185 @@
+"""What all sliders share: a picture that follows its controls, here and where no kernel runs.
+
+The picture comes from a generator function, `draw(**values)`: it yields one `Picture` or several, each better than the
+one before, and None wherever it can pause. In the pauses the kernel hears the reader. Three rules follow from that:
+
+- a move of a control shows the first picture at once, and the others if the reader lets it;
+- a newer move ends what an older one began, as soon as that has shown its first picture. So something is seen during a
+  drag, and nothing queues up: of all moves that came meanwhile only the last one counts;
+- the kernel is never busy longer than from one pause to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import ipywidgets as widgets
+
+from ddpm_lib.errors import DDPMError, InputError
+from ddpm_lib.frames import Picture, picture_html, slider_html
+
+Draw = Callable[..., Iterator[Picture | None]]
+
+STYLE = {"description_width": "initial"}  # descriptions are never cut off
+WIDE = {"width": "24em", "max_width": "98%"}
+SEEDS = 100  # to choose from
+STREAM = 6  # of `generator_for`: a seed means other noise here than in a training
+PAUSE = 0.001  # seconds. With 0 a message would wait for several steps of a sampler until it is heard
+
+
+class Explorer:
+    """A picture with its controls. Shown at the end of a cell, it is live; stored, it keeps ready-made frames.
+
+    Its output holds three forms, and each place takes the first it knows: the live widgets (JupyterLab, Notebook, VS
+    Code, Voila), a slider over `frames` in plain HTML (a stored notebook, a static page), a PNG of the first position.
+
+    Args:
+        draw: a generator function of the controls' values, by name; see above.
+        controls: the widgets whose values it takes, in the order in which they are shown.
+        axis: the control that the frames vary; the others keep their first values.
+        positions: the values of that control, among them the first one.
+        extras: widgets to show with the controls, such as a play button.
+
+    Raises:
+        InputError: there is no such control, or its value is not among the positions.
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        controls: Mapping[str, widgets.Widget],
+        axis: str,
+        positions: Sequence[Any],
+        extras: Sequence[widgets.Widget] = (),
+    ) -> None:
+        self.controls = dict(controls)
+        if axis not in self.controls or self.controls[axis].value not in positions:
+            raise InputError(f"the frames vary {axis!r} over {list(positions)}; it must be a control, starting there")
+        self.axis, self.positions = axis, list(positions)
+        self.picture: Picture | None = None  # the one shown
+        self.first = self.values()
+        self._draw = draw
+        self._stale = False
+        self._worker: asyncio.Task[None] | None = None
+        self._message, self._view = widgets.HTML(), widgets.HTML()
+        row = widgets.HBox([*self.controls.values(), *extras], layout=widgets.Layout(flex_flow="row wrap"))
+        self.box = widgets.VBox([row, self._message, self._view])
+        for control in self.controls.values():
+            control.observe(self._moved, "value")
+
+    def values(self) -> dict[str, Any]:
+        """What the controls say now."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    @cached_property
+    def frames(self) -> list[Picture]:
+        """The finished picture at each of the positions, with all other controls as they were at first."""
+        return [finished(self._draw(**{**self.first, self.axis: position})) for position in self.positions]
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        start = self.positions.index(self.first[self.axis])
+        still = self.frames[start]
+        if self.picture is None and self.values() == self.first:
+            self._show(still)
+        label = self.controls[self.axis].description
+        note = "Ready-made frames. Run this cell to move every control."
+        data = {
+            **self.box._repr_mimebundle_(),
+            "text/html": slider_html(label, [f"{value}" for value in self.positions], self.frames, start, note),
+            "image/png": still.png,
+            "text/plain": f"{still.alt} {still.caption}",
+        }
+        return data, {"image/png": {"alt": still.alt}}
+
+    def _moved(self, _: Any) -> None:
+        self._stale = True
+        if self._worker is not None:
+            return  # it looks by itself, in its next pause
+        try:
+            self._worker = asyncio.get_running_loop().create_task(self._work())
+        except RuntimeError:  # plain Python, without an event loop
+            for _ in self._slices():
+                pass
+
+    async def _work(self) -> None:
+        try:
+            for _ in self._slices():
+                await asyncio.sleep(PAUSE)
+        finally:
+            self._worker = None
+
+    def _slices(self) -> Iterator[None]:
+        while self._stale:
+            self._stale = False
+            yield from self._follow()
+
+    def _follow(self) -> Iterator[None]:
+        """Draws for the values of this moment, until they are outdated and something was shown for them."""
+        shown = False
+        try:
+            for better in self._draw(**self.values()):
+                if better is not None:
+                    self._show(better)
+                    shown = True
+                yield
+                if shown and self._stale:
+                    return
+        except (Exception, KeyboardInterrupt) as error:  # an interruption must not end the kernel's loop
+            self._say(str(error) if isinstance(error, DDPMError) else f"{type(error).__name__}: {error}")
+
+    def _show(self, better: Picture) -> None:
+        self.picture = better
+        self._view.value = picture_html(better)
+        self._message.value = ""
+
+    def _say(self, words: str) -> None:
+        # The picture stays, paler: it does not belong to these values.
+        if self.picture is not None:
+            self._view.value = f'<div style="opacity:0.4">{picture_html(self.picture)}</div>'
+        self._message.value = f'<div role="alert"><b>This does not work:</b> {html.escape(words)}</div>'
+
+
+def finished(pictures: Iterator[Picture | None]) -> Picture:
+    """The last picture of a drawing. Raises InputError if it yields none."""
+    last = None
+    for better in pictures:
+        last = better or last
+    if last is None:
+        raise InputError("the drawing yielded no picture; it must yield one at least")
+    return last
+
+
+def whole_slider(description: str, low: int, high: int, value: int, step: int = 1) -> widgets.IntSlider:
+    """A slider over whole numbers that reports while it is dragged."""
+    return widgets.IntSlider(value, low, high, step, description=description, style=STYLE, layout=WIDE)
+
+
+def choice(description: str, options: Sequence[Any], value: Any) -> widgets.Dropdown:
+    """A list to choose from; options are values, or pairs (name, value)."""
+    return widgets.Dropdown(
+        options=options, value=value, description=description, style=STYLE, layout={"width": "max-content"}
+    )
+
+
+def player(slider: widgets.IntSlider, step: int, interval: int) -> widgets.Play:
+    """A play button that moves a slider by `step` every `interval` milliseconds."""
+    play = widgets.Play(value=slider.value, min=slider.min, max=slider.max, step=step, interval=interval)
+    play.link = widgets.jslink((play, "value"), (slider, "value"))  # in the browser, so that it runs evenly
+    return play
+
+
+def stepper(slider: widgets.IntSlider, by: int) -> widgets.Button:
+    """A button that moves a slider by 1 or -1."""
+    name, icon = ("one step on", "step-forward") if by > 0 else ("one step back", "step-backward")
+    button = widgets.Button(description=name, icon=icon)
+    button.on_click(lambda _: setattr(slider, "value", min(max(slider.value + by, slider.min), slider.max)))
+    return button
+
+
+def spread(low: int, high: int, count: int, among: int) -> list[int]:
+    """About `count` whole numbers from low to high, evenly spaced, `among` being one of them."""
+    return sorted({among, *(round(low + i * (high - low) / (count - 1)) for i in range(count))})
