@@ -151,7 +151,8 @@ def picture_html(shown: Picture) -> str:
     return f'<figure style="margin:0">{_img(shown)}<figcaption>{caption}</figcaption></figure>'
 
 
-# `this` is the slider. No ids and no <script>: the output works where a page copies or moves it.
+# `this` is the element. No ids and no <script>: the output works where a page copies or moves it.
+_ON_LOAD = "this.closest('figure').querySelector('label').style.display = 'block'"
 _ON_INPUT = """
 const figure = this.closest('figure'), [value, caption, alt, source] = JSON.parse(figure.dataset.frames)[this.value];
 const image = figure.querySelector('img');
@@ -165,8 +166,8 @@ figure.querySelector('output').textContent = caption;
 def slider_html(label: str, values: Sequence[str], frames: Sequence[Picture], start: int, note: str = "") -> str:
     """A slider over pictures that are there already: one piece of HTML that asks nothing of kernel or network.
 
-    The keyboard moves it, a screen reader hears value and read-out, and where scripts are taken out (a notebook that
-    is not trusted, some hosting sites) the picture at `start` remains.
+    The keyboard moves it, a screen reader hears value and read-out. Where scripts are taken out (a notebook that is
+    not trusted, some hosting sites), there is the picture at `start` and no slider that would do nothing.
 
     Args:
         label: what the slider sets.
@@ -183,14 +184,15 @@ def slider_html(label: str, values: Sequence[str], frames: Sequence[Picture], st
     frames = [frame._replace(png=_compact(frame.png)) for frame in frames]
     table = [[value, one.caption, one.alt, _source(one)] for value, one in zip(values, frames, strict=True)]
     data = html.escape(json.dumps(table, ensure_ascii=False, separators=(",", ":")))
+    caption = html.escape(frames[start].caption)
     small = f'<small style="display:block;opacity:0.75">{html.escape(note)}</small>' if note else ""
     return (
         f'<figure style="margin:0" data-frames="{data}">'
-        f'<label style="display:block">{html.escape(label)} '
+        f'<label style="display:none">{html.escape(label)} '
         f'<input type="range" min="0" max="{len(frames) - 1}" step="1" value="{start}" style="width:min(24em,60%);'
         f'vertical-align:middle" aria-valuetext="{html.escape(values[start])}" '
         f'oninput="{html.escape(" ".join(_ON_INPUT.split()))}"> <b>{html.escape(values[start])}</b></label>'
-        f"{_img(frames[start])}<figcaption><output>{html.escape(frames[start].caption)}</output>{small}</figcaption></figure>"
+        f"{_img(frames[start], _ON_LOAD)}<figcaption><output>{caption}</output>{small}</figcaption></figure>"
     )
 
 
@@ -206,11 +208,12 @@ def _compact(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _img(shown: Picture) -> str:
+def _img(shown: Picture, on_load: str = "") -> str:
     width, height = Image.open(io.BytesIO(shown.png)).size
+    handler = f' onload="{html.escape(on_load)}"' if on_load else ""
     return (
         f'<img alt="{html.escape(shown.alt)}" src="{_source(shown)}" width="{width}" height="{height}" '
-        f'decoding="sync" style="max-width:100%;height:auto">'
+        f'decoding="sync" style="max-width:100%;height:auto"{handler}>'
     )
 
 

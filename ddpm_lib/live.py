@@ -66,7 +66,8 @@ class Explorer:
         self._stale = False
         self._worker: asyncio.Task[None] | None = None
         self._message, self._view = widgets.HTML(), widgets.HTML()
-        row = widgets.HBox([*self.controls.values(), *extras], layout=widgets.Layout(flex_flow="row wrap"))
+        layout = widgets.Layout(flex_flow="row wrap", grid_gap="0 1.5em")
+        row = widgets.HBox([*self.controls.values(), *extras], layout=layout)
         self.box = widgets.VBox([row, self._message, self._view])
         for control in self.controls.values():
             control.observe(self._moved, "value")
@@ -78,7 +79,11 @@ class Explorer:
     @cached_property
     def frames(self) -> list[Picture]:
         """The finished picture at each of the positions, with all other controls as they were at first."""
-        return [finished(self._draw(**{**self.first, self.axis: position})) for position in self.positions]
+        return [self.at(**{self.axis: position}) for position in self.positions]
+
+    def at(self, **values: Any) -> Picture:
+        """The finished picture where controls have these values, and the others those they had at first."""
+        return finished(self._draw(**{**self.first, **values}))
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         start = self.positions.index(self.first[self.axis])
@@ -158,17 +163,42 @@ def whole_slider(description: str, low: int, high: int, value: int, step: int = 
     return widgets.IntSlider(value, low, high, step, description=description, style=STYLE, layout=WIDE)
 
 
-def choice(description: str, options: Sequence[Any], value: Any) -> widgets.Dropdown:
-    """A list to choose from; options are values, or pairs (name, value)."""
-    return widgets.Dropdown(
-        options=options, value=value, description=description, style=STYLE, layout={"width": "max-content"}
-    )
+def stops(description: str, options: Sequence[Any], value: Any) -> widgets.SelectionSlider:
+    """A slider over given options: numbers, or pairs (name, value).
+
+    Also for long lists of names: JupyterLab takes the arrow keys away from drop-down lists, but not from sliders.
+    """
+    named = [one if isinstance(one, tuple) else (f"{one:g}", one) for one in options]
+    return widgets.SelectionSlider(options=named, value=value, description=description, style=STYLE, layout=WIDE)
 
 
-def player(slider: widgets.IntSlider, step: int, interval: int) -> widgets.Play:
-    """A play button that moves a slider by `step` every `interval` milliseconds."""
-    play = widgets.Play(value=slider.value, min=slider.min, max=slider.max, step=step, interval=interval)
-    play.link = widgets.jslink((play, "value"), (slider, "value"))  # in the browser, so that it runs evenly
+def choice(description: str, options: Sequence[str], value: str) -> widgets.ToggleButtons:
+    """One button for each of a few options."""
+    style = {**STYLE, "button_width": "auto"}
+    layout = {"width": "max-content"}
+    return widgets.ToggleButtons(options=options, value=value, description=description, style=style, layout=layout)
+
+
+def player(slider: widgets.IntSlider, step: int, seconds: float) -> widgets.ToggleButton:
+    """A button that moves a slider by `step` every so many seconds, until it is released or the end is reached.
+
+    ipywidgets' own Play, linked to a slider, can lose track during a drag: each then sets the other back for ever.
+    """
+    play = widgets.ToggleButton(description="play", icon="play")
+
+    async def run() -> None:
+        if slider.value == slider.max:
+            slider.value = slider.min
+        while play.value and slider.value < slider.max:
+            slider.value = min(slider.value + step, slider.max)
+            await asyncio.sleep(seconds)
+        play.value = False
+
+    def pressed(change: Any) -> None:
+        if change.new:
+            play.task = asyncio.get_running_loop().create_task(run())  # kept, so that it is not thrown away
+
+    play.observe(pressed, "value")
     return play
 
 

@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
-import ipywidgets
 import torch
 from torch import Tensor, nn
 
 from ddpm_lib.films import PREVIEW, Film, noise, quick, together
 from ddpm_lib.frames import Picture, arrows, below, picture, tiles
-from ddpm_lib.live import SEEDS, STREAM, STYLE, WIDE, Explorer, choice, spread, stepper, whole_slider
+from ddpm_lib.live import SEEDS, STREAM, Explorer, choice, spread, stepper, stops, whole_slider
 from ddpm_lib.plotting import COLOURS
 from ddpm_lib.samplers import Sampler, ancestral, dpm_solver, spaced_timesteps
 from ddpm_lib.schedules import Schedule
 from ddpm_lib.training import generator_for
 
 FILMS = 24  # kept by a widget; 25 steps of ten images are 2 MB
-LOWEST_W, HIGHEST_W = -1.0, 8.0
+WEIGHTS = [half / 2 for half in range(-2, 17)]
 SOLVER = partial(dpm_solver, clip_x_0=True)  # clipped: the model may be half-trained
 
 
@@ -131,19 +130,14 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
                 f"{names[label]}: same noise in both rows; arrows: first picture of the lower row at t = {t}",
             )
 
-    def weight(description: str, value: float) -> ipywidgets.FloatSlider:
-        return ipywidgets.FloatSlider(
-            value, min=LOWEST_W, max=HIGHEST_W, step=0.5, description=description, style=STYLE, layout=WIDE
-        )
-
     controls = {
-        "label": choice("class", [(name, index) for index, name in enumerate(names)], len(names) - 1),
-        "w": weight("w", 2.0),
-        "other_w": weight("compare with w", 0.0),
+        "label": stops("class", [(name, index) for index, name in enumerate(names)], len(names) - 1),
+        "w": stops("w", WEIGHTS, 2.0),
+        "other_w": stops("compare with w", WEIGHTS, 0.0),
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
         "steps": whole_slider("steps", 2, 25, 10),
     }
-    return Explorer(draw, controls, "w", [LOWEST_W, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, HIGHEST_W])
+    return Explorer(draw, controls, "w", [-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0])
 
 
 def averages(
@@ -185,9 +179,7 @@ def averages(
             )
 
     controls = {
-        "epoch": ipywidgets.SelectionSlider(
-            options=list(epochs), value=epochs[-1], description="epoch", style=STYLE, layout=WIDE
-        ),
+        "epoch": stops("epoch", epochs, epochs[-1]),
         "average": choice("average", list(averaged), next(iter(averaged))),
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
     }

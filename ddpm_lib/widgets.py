@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import ipywidgets
 import torch
 from torch import Tensor
 
 from ddpm_lib.diffusion import q_sample
 from ddpm_lib.embedding import timestep_embedding
 from ddpm_lib.frames import Picture, below, beside, chart, picture, tiles
-from ddpm_lib.live import SEEDS, STREAM, STYLE, WIDE, Explorer, choice, player, spread, whole_slider
+from ddpm_lib.live import SEEDS, STREAM, Explorer, choice, player, spread, stops, whole_slider
 from ddpm_lib.plotting import COLOURS, draw_curves, new_figure
 from ddpm_lib.schedules import Schedule, cosine_schedule, linear_schedule
 from ddpm_lib.training import generator_for
+
+BETAS = (1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.15, 0.18, 0.2, 0.3, 0.5, 1.0)
 
 
 def noising(images: Tensor, names: Sequence[str], schedule: Schedule, t: int = 300) -> Explorer:
@@ -54,11 +55,11 @@ def noising(images: Tensor, names: Sequence[str], schedule: Schedule, t: int = 3
 
     slider = whole_slider("t", 0, schedule.T - 1, t)
     controls = {
-        "image": choice("garment", [(name, index) for index, name in enumerate(names)], 0),
+        "image": stops("garment", [(name, index) for index, name in enumerate(names)], 0),
         "t": slider,
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
     }
-    play = player(slider, step=max(1, schedule.T // 100), interval=150)
+    play = player(slider, step=max(1, schedule.T // 100), seconds=0.15)
     return Explorer(draw, controls, "t", spread(0, schedule.T - 1, 14, t), [play])
 
 
@@ -94,14 +95,8 @@ def schedules(images: Tensor, T: int = 1000) -> Explorer:
             f"at the end alpha_bar = {end:.2g}, signal weight {math.sqrt(end):.3f}; last beta {chosen.betas[-1]:.2g}",
         )
 
-    kind = ipywidgets.ToggleButtons(options=["linear", "cosine"], description="schedule", style=STYLE)
-    kind.style.button_width = "6em"
-    betas = {
-        name: ipywidgets.FloatLogSlider(
-            value, min=low, max=0, step=0.05, readout_format=".2g", description=name, style=STYLE, layout=WIDE
-        )
-        for name, value, low in (("beta_start", 1e-4, -5), ("beta_end", 0.02, -3))
-    }
+    kind = choice("schedule", ["linear", "cosine"], "linear")
+    betas = {"beta_start": stops("beta_start", BETAS[:-5], 1e-4), "beta_end": stops("beta_end", BETAS[4:], 0.02)}
     kind.observe(lambda change: [setattr(beta, "disabled", change.new == "cosine") for beta in betas.values()], "value")
     controls = {"kind": kind, "T": whole_slider("T", 10, 2000, T, 10), **betas}
     return Explorer(draw, controls, "T", [10, 20, 50, 100, 200, 300, 500, 700, 1000, 1500, 2000])
@@ -122,13 +117,13 @@ def embedding(T: int = 1000, t: int = 300, width: int = 128) -> Explorer:
         axes[0, 0].legend(frameon=False, loc="upper center", ncols=2)
         draw_curves(axes[0, 1], {"": (range(T), distance)}, "another timestep", "", f"its distance to $t$ = {t}")
         axes[0, 1].axvline(t, color="black", linewidth=1)
-        near = distance[t + 1] if t + 1 < T else distance[t - 1]
+        near, far = distance[t + 1 if t + 1 < T else t - 1], distance.max()
         yield picture(
             chart(figure),
             f"The embedding of t = {t} in {width} numbers, and its distance to the embedding of every other timestep.",
-            f"width {width}: distance to the next timestep {near:.2f}, to the farthest {distance.max():.2f}",
+            f"t = {t} in {width} numbers: distance to the next timestep {near:.2f}, to the farthest {far:.2f}",
         )
 
-    widths = choice("width", [2, 4, 8, 16, 32, 64, 128, 256], width)
+    widths = stops("width", [2, 4, 8, 16, 32, 64, 128, 256], width)
     controls = {"t": whole_slider("t", 0, T - 1, t), "width": widths}
     return Explorer(draw, controls, "t", spread(0, T - 1, 12, t))

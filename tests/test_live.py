@@ -209,11 +209,21 @@ def test_step_buttons_stop_at_the_ends():
     assert values == [2, 2, 1, 0, 0]
 
 
-def test_the_play_button_has_the_sliders_range_and_is_tied_to_it():
-    slider = whole_slider("x", 0, 100, 5)
-    play = player(slider, step=10, interval=100)
-    assert (play.min, play.max, play.value, play.step) == (0, 100, 5, 10)
-    assert (play.link.source, play.link.target) == ((play, "value"), (slider, "value"))
+def test_play_moves_the_slider_to_its_end_and_releases_itself_then_begins_anew():
+    async def reader() -> list[int]:
+        slider, values = whole_slider("x", 0, 100, 75), []
+        slider.observe(lambda change: values.append(change.new), "value")
+        play = player(slider, step=10, seconds=0)
+        play.value = True
+        await play.task
+        assert not play.value
+        play.value = True
+        await asyncio.sleep(0)
+        play.value = False  # released
+        await play.task
+        return values
+
+    assert asyncio.run(reader()) == [85, 95, 100, 0, 10]
 
 
 @pytest.mark.parametrize(("low", "high", "count", "among"), [(0, 999, 14, 300), (1, 3, 12, 2), (0, 9, 2, 9)])

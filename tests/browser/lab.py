@@ -1,0 +1,126 @@
+"""The real JupyterLab and a real browser, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+START_SECONDS = 60
+
+
+def find_chromium() -> str | None:
+    """The path of an installed Chromium or Chrome; None if there is none."""
+    return next((path for path in map(shutil.which, BROWSERS) if path), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless browser. As root it runs without its sandbox, which root cannot have."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=[*FLAGS, *["--no-sandbox"] * root], headless=True
+        )
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def jupyterlab(folder: Path) -> Iterator[str]:
+    """JupyterLab on a folder, with settings of its own; gives the address of a notebook but for its name."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory() as home:
+        settings = Path(home) / "settings"
+        for name, values in SETTINGS.items():
+            path = settings / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(values))
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"]
+        options = {
+            "ServerApp.ip": "127.0.0.1",
+            "ServerApp.port": port,
+            "ServerApp.root_dir": folder,
+            "IdentityProvider.token": token,
+            "LabApp.user_settings_dir": settings,
+            "LabApp.workspaces_dir": Path(home) / "workspaces",
+        }
+        own = dict.fromkeys(("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), home)
+        with open(Path(home) / "log", "w+") as log:
+            server = subprocess.Popen(
+                [*command, *(f"--{name}={value}" for name, value in options.items())],
+                env={**os.environ, **own},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                _wait(f"http://127.0.0.1:{port}/api?token={token}", server, Path(home) / "log")
+                yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}"
+            finally:
+                server.terminate()  # ends its kernels, too
+                try:
+                    server.wait(30)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+
+
+def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while not _answers(address):
+        if time.monotonic() > end or server.poll() is not None:
+            raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.2)
+
+
+def _answers(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def command(page: Page, name: str, arguments: dict | None = None) -> None:
+    """Carries out one of JupyterLab's commands and waits until it is done."""
+    page.evaluate(
+        "([name, given]) => window.jupyterapp.commands.execute(name, given).then(() => null)", [name, arguments or {}]
+    )
+
+
+def open_notebook(page: Page, address: str) -> None:
+    """Opens a notebook and waits until its kernel has answered."""
+    page.goto(address)
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator", timeout=60_000)
+    page.evaluate("""async () => {
+        const session = window.jupyterapp.shell.currentWidget.sessionContext;
+        await session.ready;
+        await session.session.kernel.info;
+    }""")
