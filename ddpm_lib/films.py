@@ -12,7 +12,7 @@ from ddpm_lib.live import STREAM
 from ddpm_lib.samplers import SampleStep
 from ddpm_lib.training import choose_precision, generator_for
 
-PREVIEW = 3  # a look after every third step
+LOOK, EVERY = 3, 6  # a look after the third step, and then after every sixth
 
 
 class Film:
@@ -74,5 +74,5 @@ def together(films: Sequence[Film], index: int) -> Iterator[int | None]:
             for _ in film.until(now):
                 new += 1
                 yield None
-        if now == index or (new and now % PREVIEW == 0):
+        if now == index or (new and now % EVERY == LOOK and now < index - 2):  # the end comes soon enough
             yield now

@@ -1,7 +1,7 @@
 """The sliders that sample from a network: denoising (notebook 04), guidance (05), averages (06), race (08).
 
 Each takes its models as arguments and builds one `Explorer`. A step of the sampler is the unit: after each the kernel
-hears the reader, every third shows the x_0 predicted so far, and steps once computed are kept. So a picture sharpens
+hears the reader, after some it shows the x_0 predicted so far, and steps once computed are kept. So a picture sharpens
 while one watches, and a drag over positions seen before is immediate.
 """
 
@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from ddpm_lib.films import PREVIEW, Film, noise, quick, together
+from ddpm_lib.films import LOOK, Film, noise, quick, together
 from ddpm_lib.frames import Picture, arrows, below, picture, tiles
 from ddpm_lib.live import SEEDS, STREAM, Explorer, choice, spread, stepper, stops, whole_slider
 from ddpm_lib.plotting import COLOURS
@@ -53,9 +54,8 @@ def denoising(
         return Film(x_T, lambda: sampler(predict, x_T, schedule, y, **options))
 
     def draw(step: int, seed: int) -> Iterator[Picture | None]:
-        for done in film(seed).until(step):
-            yield still(film(seed), done.index) if done.index % PREVIEW == 0 and done.index < step else None
-        yield still(film(seed), step)
+        for index in together([film(seed)], step):
+            yield index and still(film(seed), index)
 
     def still(of: Film, index: int) -> Picture:
         done = of.steps[index - 1]
@@ -91,10 +91,13 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
         x_T, y = noise(n, seed), torch.full((n,), label)
         return Film(x_T, lambda: SOLVER(predict, x_T, schedule, y, w, steps))
 
+    def vector_step(steps: int) -> int:
+        return min(LOOK, steps - 1)  # ready at the first look
+
     @lru_cache(maxsize=FILMS)
-    def vectors(label: int, w: float, seed: int, steps: int) -> tuple[int, Tensor]:
-        """At which t, and eps(y) - eps of every class in the plane, `[classes, 2]`; that of `label` up and right."""
-        index = min(PREVIEW, steps - 1)
+    def vectors(label: int, w: float, seed: int, steps: int) -> Tensor:
+        """eps(y) - eps of every class, in the plane: `[classes, 2]`; that of `label` points up and to the right."""
+        index = vector_step(steps)
         t = spaced_timesteps(schedule.T, steps, "quadratic")[index]
         count = len(names) + 1
         x_t = film(label, w, seed, steps).before(index + 1)[:1].expand(count, -1, -1, -1)
@@ -104,7 +107,14 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
         differences = eps[:-1] - eps[-1]
         plane = torch.linalg.svd(differences, full_matrices=False).Vh[:2]
         flat = differences @ plane.T
-        return t, flat * torch.where(flat[label] < 0, -1.0, 1.0)
+        return flat * torch.where(flat[label] < 0, -1.0, 1.0)
+
+    @lru_cache(maxsize=FILMS)
+    def drawn(label: int, w: float, other_w: float, seed: int, steps: int) -> Image.Image:
+        flat = vectors(label, other_w, seed, steps)
+        others = [(one, "", "#999999") for one in flat.tolist()]
+        guided = (((1 + w) * flat[label]).tolist(), f"ε~ at w = {w:g}", COLOURS[1])
+        return arrows([*others, guided, (flat[label].tolist(), f"ε({names[label]})", COLOURS[0])], "ε without label")
 
     def draw(label: int, w: float, other_w: float, seed: int, steps: int) -> Iterator[Picture | None]:
         upper, lower = film(label, w, seed, steps), film(label, other_w, seed, steps)
@@ -112,22 +122,13 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
             if index is None:
                 yield None
                 continue
-            t, flat = vectors(label, other_w, seed, steps)
             rows = [each.steps[index - 1].x_0 for each in (upper, lower)]
             samples = tiles(rows, row_labels=[f"w = {w:g}", f"w = {other_w:g}"], scale=2)
-            drawn = arrows(
-                [(one, "", "#999999") for one in flat.tolist()]
-                + [
-                    (((1 + w) * flat[label]).tolist(), f"ε~ at w = {w:g}", COLOURS[1]),
-                    (flat[label].tolist(), f"ε({names[label]})", COLOURS[0]),
-                ],
-                "ε without label",
-            )
             yield picture(
-                below(samples, drawn),
+                below(samples, drawn(label, w, other_w, seed, steps)),
                 f"{n} samples of class {names[label]} at guidance weight {w:g}, and below at {other_w:g} from the same "
                 f"noise. Arrows from the unconditional prediction to that of each class, and to the guided one.",
-                f"{names[label]}: same noise in both rows; arrows: first picture of the lower row at t = {t}",
+                f"{names[label]}: same noise in both rows; arrows: its first picture below, step {vector_step(steps) + 1}",
             )
 
     controls = {
@@ -135,7 +136,7 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
         "w": stops("w", WEIGHTS, 2.0),
         "other_w": stops("compare with w", WEIGHTS, 0.0),
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
-        "steps": whole_slider("steps", 2, 25, 10),
+        "steps": whole_slider("steps", 2, 25, 8),
     }
     return Explorer(draw, controls, "w", [-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0])
 
