@@ -34,6 +34,7 @@ test: data ## check style, run the tests, compare every notebook with its stored
 bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,bench]'
 	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/browser/latency.py
 
 outputs: data ## for authors: run the notebooks and store their outputs (ONLY="03 04": only these)
 	$(BIN)/ddpm outputs $(addprefix --only ,$(ONLY))
