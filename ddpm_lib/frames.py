@@ -24,6 +24,7 @@ from ddpm_lib.plotting import to_png
 SCALE = 4  # screen pixels for one of an image's
 GAP = 4  # between two images
 LINE = 18  # height of a label
+LABEL = 64  # widths of labels are multiples of this
 STORED_COLOURS = 64  # a stored frame's, at most: greys are off by up to 15 of 255, and a third of the bytes remains
 
 
@@ -63,7 +64,8 @@ def tiles(
             raise InputError(f"{name} has {len(labels)} entries for {count} places")
     pixels = ((torch.stack(list(rows)).detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     grid = pixels[:, :, 0].repeat_interleave(scale, -1).repeat_interleave(scale, -2).numpy()
-    left = 8 + max(int(_font().getlength(label)) for label in row_labels) if row_labels else 0
+    widest = max((_font().getlength(label) for label in row_labels or ()), default=0)
+    left = LABEL * -(-int(widest + 8) // LABEL) if row_labels else 0  # so that images stay in place as labels change
     top = LINE if column_labels else 0
     step_x, step_y = width * scale + GAP, height * scale + GAP
     canvas = np.full((top + step_y * len(rows) - GAP, left + step_x * n - GAP), 255, np.uint8)
@@ -131,8 +133,12 @@ def arrows(
         pen.circle(point, 4 * fine, colour)
     pen.circle(points[0], 4 * fine, "black")
     pen.text((points[0][0], points[0][1] + 8 * fine), origin, "black", font, "ma", **halo)
-    for (x, y), (_, name, colour) in zip(points[1:], tips, strict=True):
-        pen.text((x, y - 8 * fine), name, colour, font, "md", **halo)
+    named = [(x, y, name, colour) for (x, y), (_, name, colour) in zip(points[1:], tips, strict=True) if name]
+    for index, (x, y, name, colour) in enumerate(sorted(named, key=lambda tip: -tip[0])):
+        if index == 0:  # the farthest to the right has room beside it
+            pen.text((x + 8 * fine, y), name, colour, font, "lm", **halo)
+        else:
+            pen.text((x, y - 8 * fine), name, colour, font, "md", **halo)
     return image.resize((width, height), Image.Resampling.BOX)
 
 

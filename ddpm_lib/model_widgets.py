@@ -118,6 +118,7 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
 
     def draw(label: int, w: float, other_w: float, seed: int, steps: int) -> Iterator[Picture | None]:
         upper, lower = film(label, w, seed, steps), film(label, other_w, seed, steps)
+        step = vector_step(steps) + 1
         for index in together([upper, lower], steps):
             if index is None:
                 yield None
@@ -128,7 +129,7 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
                 below(samples, drawn(label, w, other_w, seed, steps)),
                 f"{n} samples of class {names[label]} at guidance weight {w:g}, and below at {other_w:g} from the same "
                 f"noise. Arrows from the unconditional prediction to that of each class, and to the guided one.",
-                f"{names[label]}: same noise in both rows; arrows: its first picture below, step {vector_step(steps) + 1}",
+                f"{names[label]}: same noise in both rows; the arrows: first picture of the lower one, step {step}",
             )
 
     controls = {
