@@ -28,7 +28,7 @@ STYLE = {"description_width": "initial"}  # descriptions are never cut off
 WIDE = {"width": "24em", "max_width": "98%"}
 SEEDS = 100  # to choose from
 STREAM = 6  # of `generator_for`: a seed means other noise here than in a training
-PAUSE = 0.001  # seconds. With 0 a message would wait for several steps of a sampler until it is heard
+PAUSE = 0.001  # seconds, for the messages that have come in
 
 
 class Explorer:
@@ -94,7 +94,7 @@ class Explorer:
         note = "Ready-made frames. Run this cell to move every control."
         data = {
             **self.box._repr_mimebundle_(),
-            "text/html": slider_html(label, [f"{value}" for value in self.positions], self.frames, start, note),
+            "text/html": slider_html(label, list(map(_name, self.positions)), self.frames, start, note),
             "image/png": still.png,
             "text/plain": f"{still.alt} {still.caption}",
         }
@@ -168,7 +168,7 @@ def stops(description: str, options: Sequence[Any], value: Any) -> widgets.Selec
 
     Also for long lists of names: JupyterLab takes the arrow keys away from drop-down lists, but not from sliders.
     """
-    named = [one if isinstance(one, tuple) else (f"{one:g}", one) for one in options]
+    named = [one if isinstance(one, tuple) else (_name(one), one) for one in options]
     return widgets.SelectionSlider(options=named, value=value, description=description, style=STYLE, layout=WIDE)
 
 
@@ -213,3 +213,7 @@ def stepper(slider: widgets.IntSlider, by: int) -> widgets.Button:
 def spread(low: int, high: int, count: int, among: int) -> list[int]:
     """About `count` whole numbers from low to high, evenly spaced, `among` being one of them."""
     return sorted({among, *(round(low + i * (high - low) / (count - 1)) for i in range(count))})
+
+
+def _name(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -15,17 +15,24 @@ import pytest
 import torch
 from ipywidgets import ToggleButtons
 from lab import chromium, command, find_chromium, jupyterlab, open_notebook
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
-from ddpm_lib import widgets
+from ddpm_lib import model_widgets, widgets
 from ddpm_lib.batch import NOTEBOOKS, RUNS, load_profile
 from ddpm_lib.data import CLASS_NAMES, load_fashion_mnist
 from ddpm_lib.live import Explorer
 from ddpm_lib.schedules import linear_schedule
+from ddpm_lib.unet import UNet
 
 SHOTS = RUNS / "browser"
 NAMES = ("01_forward_noising", "02_schedule_and_embedding")
+GUIDANCE = """import torch
+from ddpm_lib import model_widgets
+from ddpm_lib.schedules import linear_schedule
+from ddpm_lib.unet import UNet
+torch.manual_seed(0)
+model_widgets.guidance(UNet(num_classes=3).eval(), linear_schedule(), ["bag", "boot", "coat"], n=4)"""
 SECONDS = 10_000  # in milliseconds: what a picture may take on a slow machine
 
 
@@ -48,10 +55,13 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         settings = "\n".join(f"{key} = {value!r}" for key, value in profile[name].items())
         notebook.cells.insert(place + 1, new_code_cell(settings))
         nbformat.write(notebook, folder / f"{name}.ipynb")
+    kernel = notebook.metadata.kernelspec
+    small = new_notebook(cells=[new_code_cell(GUIDANCE)], metadata={"kernelspec": kernel})
+    nbformat.write(small, folder / "guidance.ipynb")
     SHOTS.mkdir(parents=True, exist_ok=True)
     with jupyterlab(folder) as address:
         opened = {}
-        for name in NAMES:
+        for name in (*NAMES, "guidance"):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             note_troubles(page)
             open_notebook(page, address.format(f"{name}.ipynb"))
@@ -159,6 +169,14 @@ def test_a_notebook_that_is_not_trusted_has_the_picture_and_no_dead_slider(pages
     assert before["sliders"] == 0
 
 
+@pytest.fixture(scope="module")
+def guidance(pages: dict[str, Page]) -> Live:
+    torch.manual_seed(0)
+    network = UNet(num_classes=3).eval()
+    twin = model_widgets.guidance(network, linear_schedule(), ["bag", "boot", "coat"], n=4)
+    return Live(pages["guidance"], "model_widgets.guidance(", twin)
+
+
 def test_the_keyboard_moves_every_slider_of_noising_and_the_picture_is_the_librarys(noising: Live):
     noising.handle("t").focus()
     noising.page.keyboard.press("ArrowRight")
@@ -203,6 +221,32 @@ def test_every_slider_can_be_dragged(request: pytest.FixtureRequest, widget: str
 COUNT_PICTURES = """box => {
     window.pictures = 0;
     new MutationObserver(() => window.pictures++).observe(box, {childList: true, subtree: true});
+}"""
+
+
+def test_a_drag_over_guided_samples_leaves_the_kernel_time_to_answer_and_ends_with_the_librarys(guidance: Live):
+    guidance.page.evaluate(ASK_OFTEN)
+    w = guidance.drag("w", to=0.9)
+    slowest = guidance.page.evaluate("window.slowest")
+    assert w >= 6
+    guidance.expects(w=w)
+    guidance.handle("seed").focus()
+    for _ in range(5):  # faster than it can be drawn: only the last one counts
+        guidance.page.keyboard.press("ArrowRight")
+    guidance.expects(seed=5)
+    assert 0 < slowest < 1000
+
+
+ASK_OFTEN = """() => {
+    window.slowest = 0;
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const ask = async () => {
+        const start = performance.now();
+        await kernel.requestKernelInfo();
+        window.slowest = Math.max(window.slowest, performance.now() - start);
+        setTimeout(ask, 100);
+    };
+    ask();
 }"""
 
 
@@ -264,8 +308,9 @@ def test_the_keyboard_moves_every_slider_of_embedding(embedding: Live):
 
 @pytest.mark.parametrize("width", [1280, 800])
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_nothing_is_cut_off(noising: Live, schedules: Live, embedding: Live, theme: str, width: int):
-    for name, live in (("noising", noising), ("schedules", schedules), ("embedding", embedding)):
+def test_nothing_is_cut_off(noising: Live, schedules: Live, embedding: Live, guidance: Live, theme: str, width: int):
+    everything = {"noising": noising, "schedules": schedules, "embedding": embedding, "guidance": guidance}
+    for name, live in everything.items():
         live.page.set_viewport_size({"width": width, "height": 900})
         command(live.page, "apputils:change-theme", {"theme": f"JupyterLab {theme}"})
         if (live.page.locator("#jp-left-stack").is_visible()) == (width < 1000):
@@ -282,9 +327,8 @@ def test_nothing_is_cut_off(noising: Live, schedules: Live, embedding: Live, the
         assert image["x"] + image["width"] <= area["x"] + area["width"] + 1
 
 
-def test_the_pages_report_no_error(noising: Live, embedding: Live):
-    assert noising.page.troubles == []
-    assert embedding.page.troubles == []
+def test_the_pages_report_no_error(pages: dict[str, Page]):
+    assert {name: page.troubles for name, page in pages.items()} == {name: [] for name in pages}
 
 
 @pytest.fixture
