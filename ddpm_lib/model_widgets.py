@@ -145,47 +145,49 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
 def averages(
     raw: Callable[[int], nn.Module],
     averaged: Mapping[str, Callable[[int], nn.Module]],
-    epochs: Sequence[int],
+    moments: Sequence[int],
     schedule: Schedule,
     y: Tensor | None = None,
     guidance_weight: float = 0.0,
-    steps: int = 10,
+    steps: int = 8,
     n: int = 10,
+    unit: str = "epoch",
 ) -> Explorer:
-    """Raw and averaged weights at an epoch, sampled from the same noise.
+    """Raw and averaged weights at a moment of the training, sampled from the same noise.
 
     Args:
-        raw: epoch -> the network with the weights of that moment.
+        raw: moment -> the network with the weights it had then.
         averaged: by name (a beta, a width), the same for averages.
-        epochs: to choose from, rising; or steps, or any other moments.
+        moments: to choose from, rising: epochs, or training steps.
         schedule: the one they were trained with.
         y: `[n]` labels, or None.
         guidance_weight: w.
         steps: of the sampler.
         n: samples in a row.
+        unit: what the moments count.
     """
     networks = {"raw": raw, **averaged}
 
     @lru_cache(maxsize=FILMS)
-    def film(name: str, epoch: int, seed: int) -> Film:
-        predict, x_T = quick(networks[name](epoch)), noise(n, seed)
+    def film(name: str, moment: int, seed: int) -> Film:
+        predict, x_T = quick(networks[name](moment)), noise(n, seed)
         return Film(x_T, lambda: SOLVER(predict, x_T, schedule, y, guidance_weight, steps))
 
-    def draw(epoch: int, average: str, seed: int) -> Iterator[Picture | None]:
-        films = [film("raw", epoch, seed), film(average, epoch, seed)]
+    def draw(moment: int, average: str, seed: int) -> Iterator[Picture | None]:
+        films = [film("raw", moment, seed), film(average, moment, seed)]
         for index in together(films, steps):
             yield index and picture(
                 tiles([each.steps[index - 1].x_0 for each in films], row_labels=["raw", average], scale=2),
-                f"{n} samples after epoch {epoch}: with the raw weights, and below with the average {average}.",
-                f"epoch {epoch}: raw weights above, {average} below, same noise",
+                f"{n} samples at {unit} {moment}: with the raw weights, and below with the average {average}.",
+                f"{unit} {moment}: raw weights above, {average} below, same noise",
             )
 
     controls = {
-        "epoch": stops("epoch", epochs, epochs[-1]),
+        "moment": stops(unit, moments, moments[-1]),
         "average": choice("average", list(averaged), next(iter(averaged))),
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
     }
-    return Explorer(draw, controls, "epoch", list(epochs))
+    return Explorer(draw, controls, "moment", list(moments))
 
 
 def race(

@@ -148,7 +148,7 @@ def test_averages_shows_both_weights_from_the_same_noise():
         n=2,
         steps=4,
     )
-    shown = move(explorer, average="0.99", epoch=1, seed=5)
+    shown = move(explorer, average="0.99", moment=1, seed=5)
     rows = [solve(networks[name, 1], 5, 1, 0.0, 4, 2) for name in ("raw", "0.99")]
     expected = tiles(rows, row_labels=["raw", "0.99"], scale=2)
     np.testing.assert_array_equal(shown, np.asarray(expected.convert("RGB")))
