@@ -151,10 +151,10 @@ def picture(image: Image.Image, alt: str, caption: str) -> Picture:
     return Picture(buffer.getvalue(), alt, caption)
 
 
-def picture_html(shown: Picture) -> str:
-    """The picture and its read-out as HTML; narrower pages shrink it."""
+def picture_html(shown: Picture, on_load: str = "") -> str:
+    """The picture and its read-out as HTML; narrower pages shrink it. `on_load`: JavaScript for when it is there."""
     caption = html.escape(shown.caption)
-    return f'<figure style="margin:0">{_img(shown)}<figcaption>{caption}</figcaption></figure>'
+    return f'<figure style="margin:0">{_img(shown, on_load)}<figcaption>{caption}</figcaption></figure>'
 
 
 # `this` is the element. No ids and no <script>: the output works where a page copies or moves it.

@@ -28,6 +28,11 @@ STYLE = {"description_width": "initial"}  # descriptions are never cut off
 WIDE = {"width": "24em", "max_width": "98%"}
 SEEDS = 100  # to choose from
 STREAM = 6  # of `generator_for`: a seed means other noise here than in a training
+# A key on a control belongs to the control: Jupyter would take arrow keys, and letters, for its commands.
+OWN_KEYS = (
+    "this.closest('.widget-vbox')?.querySelectorAll('[role=slider], .widget-readout, button')"
+    ".forEach(one => one.setAttribute('data-lm-suppress-shortcuts', 'true'))"
+)
 PAUSE = 0.001  # seconds, for the messages that have come in
 
 
@@ -138,7 +143,7 @@ class Explorer:
 
     def _show(self, better: Picture) -> None:
         self.picture = better
-        self._view.value = picture_html(better)
+        self._view.value = picture_html(better, OWN_KEYS)
         self._message.value = ""
 
     def _say(self, words: str) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm_lib.errors import InputError
 from ddpm_lib.frames import Picture, picture, picture_html
-from ddpm_lib.live import Explorer, finished, player, spread, stepper, whole_slider
+from ddpm_lib.live import OWN_KEYS, Explorer, finished, player, spread, stepper, whole_slider
 from ddpm_lib.stored import WIDGET_VIEW
 
 SLICES = 10
@@ -61,7 +61,7 @@ async def idle(explorer: Explorer) -> None:
 def test_without_an_event_loop_a_move_draws_to_the_end(explorer: Explorer):
     explorer.controls["x"].value = 7
     assert seen(explorer) == "7 full"
-    assert explorer._view.value == picture_html(shot(7, "full"))
+    assert explorer._view.value == picture_html(shot(7, "full"), OWN_KEYS)
 
 
 def test_a_move_shows_a_preview_then_the_full_picture(explorer: Explorer):
@@ -140,7 +140,7 @@ def test_an_error_appears_in_words_and_goes_with_the_next_move(explorer: Explore
     assert "opacity" in explorer._view.value  # the old picture is paler
     explorer.controls["x"].value = 8
     assert explorer._message.value == ""
-    assert explorer._view.value == picture_html(shot(8, "full"))
+    assert explorer._view.value == picture_html(shot(8, "full"), OWN_KEYS)
 
 
 def test_an_interruption_ends_the_drawing_and_not_the_loop():
@@ -171,7 +171,7 @@ def test_the_output_is_live_and_has_a_slider_and_a_still_for_places_without_a_ke
     assert data["text/plain"] == "The number 5. 5 full"
     assert [frame.caption for frame in explorer.frames] == ["0 full", "5 full", "10 full"]
     assert all(frame.caption in data["text/html"] for frame in explorer.frames)
-    assert explorer._view.value == picture_html(shot(5, "full"))  # the live one begins with the same picture
+    assert explorer._view.value == picture_html(shot(5, "full"), OWN_KEYS)  # the live one begins with the same picture
 
 
 def test_a_second_look_at_the_output_draws_nothing_anew(explorer: Explorer, drawing: Drawing):
