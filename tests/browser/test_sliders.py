@@ -67,8 +67,10 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             open_notebook(page, address.format(f"{name}.ipynb"))
             opened[name] = page
         opened[NAMES[0]].before = untouched(opened[NAMES[0]])
+        for page in opened.values():  # all side by side
+            page.evaluate("() => { window.ran = window.jupyterapp.commands.execute('notebook:run-all-cells') }")
         for page in opened.values():
-            command(page, "notebook:run-all-cells")
+            page.evaluate("() => window.ran.then(() => null)")
         yield opened
 
 
