@@ -241,7 +241,7 @@ def _load(run: Path | None, model: str | None, epoch: int | None, weights: str) 
     """A shipped network or that of a run's folder, and the schedule it was trained with."""
     from ddpm_lib import pretrained
     from ddpm_lib.records import step_of_epoch
-    from ddpm_lib.runs import load_model, run_config
+    from ddpm_lib.run_files import load_model, run_config
     from ddpm_lib.schedules import make_schedule
 
     if (run is None) == (model is None):

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ddpm_lib.errors import CheckpointError, InputError
 from ddpm_lib.evaluation import Evaluation, Interval, evaluate_model
 from ddpm_lib.files import atomic_write, locked
-from ddpm_lib.runs import kept_steps, load_model, read_log, run_config
+from ddpm_lib.run_files import kept_steps, load_model, read_log, run_config
 from ddpm_lib.schedules import make_schedule
 
 RECORDS = "records.jsonl"

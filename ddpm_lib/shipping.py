@@ -21,7 +21,7 @@ from ddpm_lib.evaluation import Interval, noise_floor
 from ddpm_lib.files import atomic_write
 from ddpm_lib.pretrained import FOLDER, MODELS
 from ddpm_lib.records import RECORDS, Record, mean_losses, read_records
-from ddpm_lib.runs import load_model, read_log, run_config
+from ddpm_lib.run_files import load_model, read_log, run_config
 from ddpm_lib.training import choose_precision
 
 EPOCHS = (5, 10, 15)  # the report's figures 3 to 5; the last epoch is shipped as well

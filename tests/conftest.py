@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,3 +25,27 @@ def make_notebook() -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory) -> Path:
+    """The run of `stopping` that nothing ever stopped. Read only."""
+    from stopping import quiet_fit  # which loads torch: not all tests need it
+
+    return quiet_fit(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.fixture(scope="session")
+def stopped_once(tmp_path_factory) -> Path:
+    from stopping import interrupted_at, quiet_fit
+
+    folder = tmp_path_factory.mktemp("stopped")
+    with interrupted_at(5):
+        quiet_fit(folder)
+    return folder
+
+
+@pytest.fixture
+def stopped(stopped_once, tmp_path) -> Path:
+    """A run with two checkpoints: of step 4 (its first epoch), and of step 5, where it was stopped."""
+    return shutil.copytree(stopped_once, tmp_path / "run")

@@ -14,7 +14,8 @@ from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.errors import CheckpointError, InputError
 from ddpm_lib.evaluation import evaluate_model
 from ddpm_lib.records import from_strip, mean_losses, read_records, record_run, step_of_epoch, to_strip
-from ddpm_lib.runs import fit, load_model, read_log
+from ddpm_lib.run_files import load_model, read_log
+from ddpm_lib.runs import fit
 from ddpm_lib.schedules import linear_schedule
 
 W = (0.0, 1.0)

@@ -1,122 +1,25 @@
-"""A run stopped, killed or damaged goes on without a trace; whatever is not its own checkpoint is refused."""
+"""A run that was stopped or killed goes on without a trace, and a cached one is not run again."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from stopping import CONFIG, DATA, assert_same_run, interrupted_at, quiet_fit, step_of
 from tiny import python, tiny_config, tiny_data
-from torch import Tensor
 
 from ddpm_lib import runs
-from ddpm_lib.checkpoints import load_tensors, save_tensors
-from ddpm_lib.config import Config
 from ddpm_lib.data import Split
-from ddpm_lib.errors import CheckpointError, ConfigError, InputError, TrainingError
-from ddpm_lib.runs import (
-    LOG,
-    PREVIOUS,
-    STATE,
-    fit,
-    fit_cached,
-    kept_steps,
-    load_model,
-    read_log,
-    resume,
-    run_config,
-    short_training,
-    training_code_hash,
-)
-from ddpm_lib.training import epoch_order, new_state, steps_per_epoch
-
-DATA = tiny_data()
-# Six steps, the last one in the middle of the second epoch; everything that a checkpoint can hold.
-CONFIG = tiny_config(conditional=True, power_emas=True, lr_schedule="one_cycle", epochs=1.5)
-
-
-def quiet_fit(folder: Path, config: Config = CONFIG, data: Split = DATA, **options) -> Path:
-    return fit(config, data, folder, progress=False, **options)
-
-
-def deterministic(folder: Path) -> list[tuple]:
-    """The log without the times."""
-    return [(report.step, report.epoch, report.loss, report.lr) for report in read_log(folder)]
-
-
-def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
-
-
-def assert_same_run(folder: Path, straight: Path) -> None:
-    (tensors, metadata), (expected, expected_metadata) = load_tensors(folder / STATE), load_tensors(straight / STATE)
-    assert metadata == expected_metadata
-    assert_same_bits(tensors, expected)
-    assert deterministic(folder) == deterministic(straight)
-    assert kept_steps(folder) == kept_steps(straight)
-    for step in kept_steps(straight):
-        name = f"weights/step_{step:06d}.safetensors"
-        assert_same_bits(load_tensors(folder / name)[0], load_tensors(straight / name)[0])
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> Path:
-    """The run that nothing ever stopped. Read only."""
-    return quiet_fit(tmp_path_factory.mktemp("straight"))
-
-
-@contextmanager
-def interrupted_at(steps: int) -> Iterator[pytest.ExceptionInfo]:
-    """The run inside gets a Ctrl-C in the middle of its `steps`-th step (of this call, from 1), and ends after it."""
-    train = runs.train
-
-    def interrupted(*arguments) -> Iterator:
-        loop = train(*arguments)
-        yield from islice(loop, steps - 1)
-        signal.raise_signal(signal.SIGINT)
-        yield from loop
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(runs, "train", interrupted)
-        with pytest.raises(KeyboardInterrupt) as caught:
-            yield caught
-
-
-@pytest.fixture(scope="module")
-def stopped_once(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("stopped")
-    with interrupted_at(5):
-        quiet_fit(folder)
-    return folder
-
-
-@pytest.fixture
-def stopped(stopped_once, tmp_path) -> Path:
-    """A run with two checkpoints: of step 4 (its first epoch), and of step 5, where it was stopped."""
-    return shutil.copytree(stopped_once, tmp_path / "run")
-
-
-def damage(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[-100] ^= 1
-    path.unlink()  # another file under this name may be the same one
-    path.write_bytes(raw)
-
-
-def step_of(path: Path) -> int:
-    return load_tensors(path)[1]["step"]
-
+from ddpm_lib.errors import ConfigError, InputError, TrainingError
+from ddpm_lib.run_files import LOG, STATE, kept_steps, read_log
+from ddpm_lib.runs import fit, fit_cached, short_training, training_code_hash
+from ddpm_lib.training import epoch_order, steps_per_epoch
 
 # --- stopped and resumed
 
@@ -183,21 +86,6 @@ def test_the_log_has_a_line_for_each_step(straight):
     assert [json.loads(line)["step"] for line in (straight / LOG).read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_two_checkpoints_are_there_the_newest_and_the_one_before(straight):
-    assert step_of(straight / STATE) == 6
-    assert step_of(straight / PREVIOUS) == 4
-
-
-def test_a_disk_without_hard_links_will_do(tmp_path, straight, monkeypatch):
-    def no_links(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(runs.os, "link", no_links)
-    quiet_fit(tmp_path)
-    assert step_of(tmp_path / PREVIOUS) == 4
-    assert_same_run(tmp_path, straight)
-
-
 def test_what_a_kill_left_half_written_is_cleared_away(tmp_path):
     for folder in (tmp_path, tmp_path / "weights"):
         (folder / ".state.safetensors-x1.tmp").mkdir(parents=True)
@@ -211,120 +99,20 @@ def test_the_line_at_the_start_names_device_and_precision(tmp_path, capsys):
     assert "training on cpu in fp32" in capsys.readouterr().out
 
 
-# --- the weights that a run kept
-
-
-@pytest.mark.parametrize("weights", ["raw", "ema", "power_0.05", "power_0.10"])
-def test_kept_weights_come_back_as_a_network(straight, weights):
-    tensors, _ = load_tensors(straight / STATE)
-    model = load_model(straight, weights=weights)
-    assert not model.training
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, tensors[f"{weights}.{name}"])
-    earlier = load_model(straight, step=4, weights=weights)
-    assert not torch.equal(model.outc.weight, earlier.outc.weight)
-
-
-def test_a_kept_network_fits_its_config(tmp_path):
-    config = tiny_config(epochs=0.25, head_width=4)
-    model = load_model(quiet_fit(tmp_path, config))
-    assert model.num_classes is None
-    assert model.sa1.heads == 16
-    assert run_config(tmp_path) == config
-
-
-# --- damaged, foreign, or another run's
-
-
-def test_a_damaged_newest_checkpoint_is_refused_by_name(stopped):
-    damage(stopped / STATE)
-    with pytest.raises(CheckpointError, match=r"state\.safetensors does not match its own hash.*pass use_previous"):
-        quiet_fit(stopped)
-
-
-def test_use_previous_goes_on_from_the_checkpoint_before(stopped, straight):
-    damage(stopped / STATE)
-    quiet_fit(stopped, use_previous=True)
-    assert_same_run(stopped, straight)
-
-
-def test_a_damaged_checkpoint_never_takes_the_good_ones_place(stopped):
-    damage(stopped / STATE)
-    resume(new_state(CONFIG, 16), stopped, use_previous=True)
-    # From here on a kill at any moment finds two whole checkpoints.
-    assert step_of(stopped / STATE) == step_of(stopped / PREVIOUS) == 4
-
-
-def test_use_previous_changes_nothing_where_the_newest_is_whole(stopped):
-    state = new_state(CONFIG, 16)
-    resume(state, stopped, use_previous=True)
-    assert state.step == 5
-
-
-def test_two_damaged_checkpoints_are_refused(stopped):
-    damage(stopped / STATE)
-    damage(stopped / PREVIOUS)
-    with pytest.raises(CheckpointError, match=r"state\.previous\.safetensors does not match"):
-        quiet_fit(stopped, use_previous=True)
-
-
-def test_a_missing_newest_checkpoint_is_not_taken_for_a_new_run(stopped, straight):
-    (stopped / STATE).unlink()
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint.*state\.safetensors.*use_previous"):
-        quiet_fit(stopped)
-    quiet_fit(stopped, use_previous=True)
-    assert_same_run(stopped, straight)
-
-
-def test_a_folder_belongs_to_one_config(straight):
-    for changes, words in (
-        ({"lr": 2e-3}, ["lr 0.001 (asked for: 0.002)"]),
-        ({"seed": 1, "ema_beta": 0.5}, ["seed 0 (asked for: 1)", "ema_beta 0.9 (asked for: 0.5)"]),
-        ({"conditional": False}, ["conditional True (asked for: False)"]),
-        ({"head_width": 4}, ["head_width 16 (asked for: 4)"]),
-        ({"epochs": 3.0}, ["epochs 1.5 (asked for: 3.0)", "total_steps 6 (asked for: 12)"]),
-    ):
-        with pytest.raises(CheckpointError) as caught:
-            quiet_fit(straight, CONFIG.replace(**changes))
-        for word in [f"{straight} belongs to another run", *words]:
-            assert word in str(caught.value)
-
-
-def test_a_run_on_fewer_images_is_another_run(straight):
-    with pytest.raises(CheckpointError, match=r"total_steps 6 \(asked for: 4\)"):
-        quiet_fit(straight, data=tiny_data(12))
-
-
-def test_kept_weights_are_not_a_training_state(stopped):
-    weights = stopped / "weights" / "step_000004.safetensors"
-    (stopped / STATE).write_bytes(weights.read_bytes())
-    with pytest.raises(CheckpointError, match=r"state\.safetensors holds weights, not a training state"):
-        quiet_fit(stopped)
-
-
-def _foreign_weights(folder: Path) -> Path:
-    save_tensors(folder / "weights" / "step_000001.safetensors", {"a": torch.zeros(1)}, {"kind": "classifier"})
-    return folder
+# --- bad input
 
 
 BAD = {
-    "a step not kept": (lambda run, _: load_model(run, step=5), CheckpointError, ["step 5", "[4, 6]"]),
-    "weights of no run": (lambda _, new: load_model(new), CheckpointError, ["no weights", "none at all"]),
-    "unknown weights": (lambda run, _: load_model(run, weights="emma"), InputError, ["'emma'", "did you mean ema?"]),
-    "half a name": (lambda run, _: load_model(run, weights="power_0"), InputError, ["'power_0'", "power_0.05"]),
-    "foreign weights": (lambda _, new: load_model(_foreign_weights(new)), CheckpointError, ["step_000001", "by hand"]),
-    "a log of no run": (lambda _, new: read_log(new), CheckpointError, ["no log.jsonl"]),
-    "a config of no run": (lambda _, new: run_config(new), CheckpointError, ["kept no weights"]),
-    "keep beyond the end": (lambda _, new: quiet_fit(new, keep=[7]), InputError, ["step 7", "1 … 6"]),
-    "keep step 0": (lambda _, new: quiet_fit(new, keep=[0, 3]), InputError, ["step 0", "1 … 6"]),
-    "too few images": (lambda _, new: quiet_fit(new, data=tiny_data(3)), ConfigError, ["batch_size is 4", "3 images"]),
+    "keep beyond the end": (lambda new: quiet_fit(new, keep=[7]), InputError, ["step 7", "1 … 6"]),
+    "keep step 0": (lambda new: quiet_fit(new, keep=[0, 3]), InputError, ["step 0", "1 … 6"]),
+    "too few images": (lambda new: quiet_fit(new, data=tiny_data(3)), ConfigError, ["batch_size is 4", "3 images"]),
 }
 
 
 @pytest.mark.parametrize(("call", "error", "words"), BAD.values(), ids=BAD)
-def test_bad_input_is_refused_with_the_value_and_the_range(straight, tmp_path, call, error, words):
+def test_bad_input_is_refused_with_the_value_and_the_range(tmp_path, call, error, words):
     with pytest.raises(error) as caught:
-        call(straight, tmp_path)
+        call(tmp_path)
     for word in words:
         assert word in str(caught.value)
 

@@ -20,7 +20,8 @@ from ddpm_lib.config import Config
 from ddpm_lib.data import Split
 from ddpm_lib.diffusion import q_sample
 from ddpm_lib.errors import ConfigError, InputError, TrainingError
-from ddpm_lib.runs import STATE, fit, read_log
+from ddpm_lib.run_files import STATE, read_log
+from ddpm_lib.runs import fit
 from ddpm_lib.schedules import make_schedule
 from ddpm_lib.training import (
     TrainingState,

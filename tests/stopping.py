@@ -1,0 +1,79 @@
+"""A small run, ways to stop and to damage it, and what it means that two runs are the same."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_config, tiny_data
+from torch import Tensor
+
+from ddpm_lib import runs
+from ddpm_lib.checkpoints import load_tensors
+from ddpm_lib.config import Config
+from ddpm_lib.data import Split
+from ddpm_lib.run_files import STATE, kept_steps, read_log
+from ddpm_lib.runs import fit
+
+DATA = tiny_data()
+# Six steps, the last one in the middle of the second epoch; everything that a checkpoint can hold.
+CONFIG = tiny_config(conditional=True, power_emas=True, lr_schedule="one_cycle", epochs=1.5)
+
+
+def quiet_fit(folder: Path, config: Config = CONFIG, data: Split = DATA, **options) -> Path:
+    return fit(config, data, folder, progress=False, **options)
+
+
+def deterministic(folder: Path) -> list[tuple]:
+    """The log without the times."""
+    return [(report.step, report.epoch, report.loss, report.lr) for report in read_log(folder)]
+
+
+def assert_same_bits(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def assert_same_run(folder: Path, straight: Path) -> None:
+    (tensors, metadata), (expected, expected_metadata) = load_tensors(folder / STATE), load_tensors(straight / STATE)
+    assert metadata == expected_metadata
+    assert_same_bits(tensors, expected)
+    assert deterministic(folder) == deterministic(straight)
+    assert kept_steps(folder) == kept_steps(straight)
+    for step in kept_steps(straight):
+        name = f"weights/step_{step:06d}.safetensors"
+        assert_same_bits(load_tensors(folder / name)[0], load_tensors(straight / name)[0])
+
+
+@contextmanager
+def interrupted_at(steps: int) -> Iterator[pytest.ExceptionInfo]:
+    """The run inside gets a Ctrl-C in the middle of its `steps`-th step (of this call, from 1), and ends after it."""
+    train = runs.train
+
+    def interrupted(*arguments) -> Iterator:
+        loop = train(*arguments)
+        yield from islice(loop, steps - 1)
+        signal.raise_signal(signal.SIGINT)
+        yield from loop
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(runs, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            yield caught
+
+
+def damage(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.unlink()  # another file under this name may be the same one
+    path.write_bytes(raw)
+
+
+def step_of(path: Path) -> int:
+    return load_tensors(path)[1]["step"]
