@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ddpm_lib.classifier import CLASSIFIER_SHA256, judge
 from ddpm_lib.data import load_fashion_mnist
 from ddpm_lib.errors import InputError
 from ddpm_lib.files import cache_dir, locked
+from ddpm_lib.guidance import Autoguided, GuidanceWeight
 from ddpm_lib.samplers import SampleStep, sample
 from ddpm_lib.schedules import Schedule
 from ddpm_lib.training import choose_precision
@@ -57,7 +58,7 @@ class Evaluation:
     evaluator: str  # the classifier's hash
     sampler: str  # "real" for real images
     steps: int
-    guidance_weight: float
+    guidance_weight: float | None  # None: a function of the timestep
     options: dict[str, Any]  # of the sampler, e.g. {"clip_x_0": True}
     computed_in: str  # the network, while it sampled: "fp32" or "bf16"
     seed: int
@@ -65,6 +66,12 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return asdict(self)
+
+
+def evaluation_from_dict(values: Mapping[str, Any]) -> Evaluation:
+    """The inverse of `Evaluation.to_dict`, for what was kept as JSON. Raises KeyError, TypeError for other values."""
+    intervals = [field.name for field in fields(Evaluation) if "Interval" in str(field.type)]
+    return Evaluation(**{**values, **{name: values[name] and Interval(**values[name]) for name in intervals}})
 
 
 def evaluate_images(images: Tensor, y: Tensor | None = None, **provenance: Any) -> Evaluation:
@@ -99,10 +106,10 @@ def evaluate_images(images: Tensor, y: Tensor | None = None, **provenance: Any) 
 
 
 def evaluate_model(
-    model: UNet,
+    model: UNet | Autoguided,
     schedule: Schedule,
     n: int = 1000,
-    guidance_weight: float = 0.0,
+    guidance_weight: GuidanceWeight = 0.0,
     sampler: str = "dpm_solver",
     steps: int = 10,
     seed: int = 0,
@@ -116,7 +123,7 @@ def evaluate_model(
         model: the network.
         schedule: the one it was trained with.
         n: samples, at least 100.
-        guidance_weight: w.
+        guidance_weight: w, a number or a function of t.
         sampler, steps: see `samplers.sample`.
         seed: of all noise. Two models with the same seed start from the same noise, sample by sample.
         precision: of the network's products: "auto", "fp32" or "bf16"; see `training.choose_precision`.
@@ -148,7 +155,8 @@ def evaluate_model(
                 sample(model, schedule, size, labels, guidance_weight, sampler, steps, generator, callback, **options)
             )
     images = torch.cat(parts).float().cpu()
-    how = {"sampler": sampler, "steps": steps, "guidance_weight": guidance_weight, "seed": seed}
+    w = None if callable(guidance_weight) else guidance_weight
+    how = {"sampler": sampler, "steps": steps, "guidance_weight": w, "seed": seed}
     how |= {"options": options, "computed_in": precision}
     return evaluate_images(images, y, **how), images
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ddpm_lib.errors import CheckpointError, InputError
-from ddpm_lib.evaluation import Evaluation, Interval, evaluate_model
+from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
 from ddpm_lib.files import atomic_write, locked
 from ddpm_lib.run_files import kept_steps, load_model, read_log, run_config
 from ddpm_lib.schedules import make_schedule
@@ -143,10 +143,4 @@ def _place(record: Record) -> tuple[int, str, float, int]:
 
 
 def _record(values: dict[str, Any]) -> Record:
-    evaluation = values["evaluation"]
-    measures = {
-        field.name: evaluation[field.name] and Interval(**evaluation[field.name])
-        for field in fields(Evaluation)
-        if "Interval" in str(field.type)
-    }
-    return Record(**{**values, "evaluation": Evaluation(**{**evaluation, **measures})})
+    return Record(**{**values, "evaluation": evaluation_from_dict(values["evaluation"])})

@@ -167,6 +167,16 @@ def test_train_goes_on_where_it_was_and_sample_draws_from_it(tmp_path: Path):
     record = json.loads(measured.stdout)
     assert (record["n"], record["steps"], record["seed"]) == (100, 2, 5)
     assert record["fid"]["value"] > record["noise_floor"]["fid"]["high"]  # two steps of training do not make garments
+    recorded = ddpm("record", str(run), "--n", "100", "--epoch", "1")
+    assert recorded.exit_code == 0, recorded.output
+    assert len((run / "records.jsonl").read_text().splitlines()) == 8  # raw and averaged, four guidance weights
+
+
+def test_a_model_of_the_course_is_sampled_by_its_name(tmp_path: Path):
+    picture = tmp_path / "samples.png"
+    drawn = ddpm("sample", "--model", "cfg_ema", "--epoch", "5", "--n", "4", "--steps", "2", "--out", str(picture))
+    assert drawn.exit_code == 0, drawn.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -178,6 +188,11 @@ def test_train_goes_on_where_it_was_and_sample_draws_from_it(tmp_path: Path):
         (["train", "cfg", "-p", "lr=fast"], "lr is 'fast'"),
         (["train", "cfg", "-p", "lr"], "write -p name=value"),
         (["sample", "no/such/run"], "no/such/run kept no weights"),
+        (["sample"], "name one model"),
+        (["sample", "no/such/run", "--model", "cfg"], "name one model"),
+        (["evaluate", "--model", "cgf"], "there is no model 'cgf'; did you mean cfg?"),
+        (["evaluate", "--model", "cfg", "--epoch", "3"], "cfg has no weights of epoch 3"),
+        (["record", "no/such/run"], "no/such/run kept no weights"),
     ],
 )
 def test_train_and_sample_refuse_wrong_input_in_one_line(arguments: list[str], message: str):

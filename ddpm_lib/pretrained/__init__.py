@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ddpm_lib.checkpoints import load_tensors, load_weights
+from ddpm_lib.checkpoints import content_hash, load_tensors, load_weights
 from ddpm_lib.config import Config, config_from_dict
 from ddpm_lib.errors import InputError, nearest
 from ddpm_lib.records import Record, from_strip, read_records
@@ -54,6 +54,11 @@ def load(name: str, epoch: int | None = None) -> UNet:
     model = UNet(num_classes=10 if config.conditional else None, head_width=config.head_width)
     load_weights(model, tensors, path)
     return model.eval().requires_grad_(False)
+
+
+def fingerprint(name: str, epoch: int | None = None) -> str:
+    """The first 16 digits of the SHA-256 of a model's file. Raises InputError, CheckpointError."""
+    return content_hash(*load_tensors(_path(name, epoch)))[:16]
 
 
 def config(name: str) -> Config:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from usual_code import usual_unet
 
 from ddpm_lib.plotting import COLOURS, new_figure, to_png
@@ -99,6 +100,27 @@ def peak_memory(name: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
+def training_gigaflops(name: str) -> float:
+    """Arithmetic of one training step: products and convolutions, forwards and backwards."""
+    build, _, _ = PEERS[name]
+    predict = first_output if PEERS[name][1] is first_output else plain
+    with FlopCounterMode(display=False) as counter:
+        loss = predict(build(), torch.randn(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64)).square().mean()
+        loss.backward()
+    return counter.get_total_flops() / 1e9 * BATCH / 2
+
+
+def matmul_peak(dtype: torch.dtype, size: int = 4096) -> float:
+    """GFLOP/s of one large matrix product: what the machine reaches where nothing else is in the way."""
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / 1e9 / min(seconds)
+
+
 def main(
     rounds: int = typer.Option(5, help="Rounds; each times every candidate once."), out: Path = Path("runs/bench")
 ) -> None:
@@ -134,32 +156,40 @@ def main(
                 "parameters": sum(p.numel() for p in candidates[name][0].parameters()),
                 "train_images_per_second": BATCH / statistics.median(seconds[name]["train"]),
                 "sampling_images_per_second": BATCH / statistics.median(seconds[name]["sample"]),
+                "training_gflops_per_second": training_gigaflops(name) / statistics.median(seconds[name]["train"]),
                 "training_memory_mb": memory[name],
                 "ours_is_faster_by": ratio,
             }
         )
+    peak = {"fp32": matmul_peak(torch.float32)} | (
+        {"bf16": matmul_peak(torch.bfloat16)} if OURS == "ours, bf16" else {}
+    )
     machine = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     out.mkdir(parents=True, exist_ok=True)
-    (out / "peers.json").write_text(json.dumps({"machine": machine, "batch": BATCH, "rows": rows}, indent=1))
-    (out / "peers.md").write_text(table(rows, machine))
+    (out / "peers.json").write_text(
+        json.dumps({"machine": machine, "batch": BATCH, "matmul_gflops_per_second": peak, "rows": rows}, indent=1)
+    )
+    (out / "peers.md").write_text(table(rows, machine, peak))
     (out / "peers.png").write_bytes(plot(rows, machine))
     typer.echo((out / "peers.md").read_text())
 
 
-def table(rows: list[dict], machine: str) -> str:
+def table(rows: list[dict], machine: str, peak: dict[str, float]) -> str:
     lines = [
         f"{machine}; batch {BATCH}; medians of interleaved rounds",
         "",
-        "| code | parameters | training, images/s | sampling, images/s | training memory, MB | ours trains |",
-        "|---|---|---|---|---|---|",
+        "| code | parameters | training, images/s | GFLOP/s | sampling, images/s | training memory, MB | ours trains |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['code']} | {row['parameters']:,} | {row['train_images_per_second']:.0f} |"
+        f" {row['training_gflops_per_second']:.0f} |"
         f" {row['sampling_images_per_second']:.0f} | {row['training_memory_mb']:.0f} |"
         f" {row['ours_is_faster_by']:.1f}x as fast |"
         for row in rows
     ]
-    return "\n".join(lines) + "\n"
+    peaks = ", ".join(f"{value:,.0f} GFLOP/s in {name}" for name, value in peak.items())
+    return "\n".join([*lines, "", f"One product of two 4096 x 4096 matrices reaches {peaks}."]) + "\n"
 
 
 def plot(rows: list[dict], machine: str) -> bytes:

@@ -1,0 +1,94 @@
+"""Series of measurements behind the later notebooks: each setting is measured once and kept.
+
+What takes minutes to measure is shipped as `pretrained/study_<name>.jsonl`, one line a setting. What is not there, or
+was measured on other weights, is measured when it is asked for, and kept in the project's cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ddpm_lib import pretrained
+from ddpm_lib.errors import CheckpointError
+from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
+from ddpm_lib.files import atomic_write, cache_dir, locked
+from ddpm_lib.guidance import Autoguided, weight_in_interval
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One measurement: which model, sampled how."""
+
+    model: str  # see `pretrained.MODELS`
+    epoch: int | None = None  # None: the last
+    guidance_weight: float = 0.0
+    noise_levels: tuple[float, float] | None = None  # guided only where low < sigma <= high; None: everywhere
+    guide: tuple[str, int] | None = None  # another model and its epoch, to go away from; None: the model without label
+    sampler: str = "dpm_solver"
+    steps: int | None = 10  # None: every timestep
+    spacing: str | None = None  # None: the sampler's own
+    seed: int = 0
+    n: int = 1000
+
+
+def measure(setting: Setting) -> Evaluation:
+    """Samples and judges, now. Raises InputError for what the setting names and is not there."""
+    model, schedule = pretrained.load(setting.model, setting.epoch), pretrained.schedule(setting.model)
+    network = model if setting.guide is None else Autoguided(model, pretrained.load(*setting.guide)).eval()
+    w = setting.guidance_weight
+    if setting.noise_levels is not None:
+        w = weight_in_interval(w, schedule, *setting.noise_levels)
+    options = {} if setting.spacing is None else {"spacing": setting.spacing}
+    steps = schedule.T if setting.steps is None else setting.steps
+    return evaluate_model(network, schedule, setting.n, w, setting.sampler, steps, setting.seed, **options)[0]
+
+
+def measured(
+    name: str, settings: Sequence[Setting], recompute: bool = False, progress: bool = True
+) -> list[Evaluation]:
+    """The evaluations of all settings, in their order; what is not kept is measured and kept.
+
+    Args:
+        name: of the series: `pretrained/study_<name>.jsonl`.
+        settings: what to measure.
+        recompute: pass over what is shipped, and measure it here; results of this machine's cache still count.
+        progress: show a bar for what is measured.
+
+    Raises:
+        InputError: a setting names what is not there.
+        CheckpointError: a file of results is damaged.
+    """
+    kept = cache_dir() / "studies" / f"{name}.jsonl"
+    with locked(kept):
+        own = _read(kept)
+        known = own if recompute else _read(pretrained.FOLDER / f"study_{name}.jsonl") | own
+        keys = [_key(setting) for setting in settings]
+        todo = {key: setting for key, setting in zip(keys, settings, strict=True) if key not in known}
+        for key, setting in tqdm(todo.items(), unit="setting", disable=not (progress and todo)):
+            own[key] = known[key] = measure(setting)
+            lines = [json.dumps({"key": key, "evaluation": asdict(value)}) for key, value in own.items()]
+            atomic_write(kept, ("\n".join(lines) + "\n").encode())
+    return [known[key] for key in keys]
+
+
+def _key(setting: Setting) -> str:
+    """All that decides the result: the setting, and the weights it names."""
+    weights = [pretrained.fingerprint(setting.model, setting.epoch)]
+    if setting.guide is not None:
+        weights.append(pretrained.fingerprint(*setting.guide))
+    return json.dumps({**asdict(setting), "weights": weights})
+
+
+def _read(path: Path) -> dict[str, Evaluation]:
+    if not path.exists():
+        return {}
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {line["key"]: evaluation_from_dict(line["evaluation"]) for line in lines}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; delete it") from error
