@@ -62,7 +62,8 @@ def test_make_recognises_condas_environment_by_name():
 
 @pytest.mark.parametrize(
     "requirement",
-    [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]],  # the benchmark's peers come with make bench
+    # The benchmark's peers come with make bench.
+    [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"], *EXTRAS["course"]],
     ids=lambda text: text,
 )
 def test_the_running_environment_satisfies(requirement: str):
