@@ -1,12 +1,13 @@
-"""Weights and whole training states on disk: safetensors, written atomically, each carrying its own hash."""
+"""Weights and whole training states on disk: safetensors, written atomically, each carrying its own hash. And results,
+as JSON lines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ddpm_lib.errors import CheckpointError
 from ddpm_lib.files import atomic_write
+
+T = TypeVar("T")
 
 
 def content_hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
@@ -96,6 +99,19 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(tensors[name])
+
+
+def write_lines(path: str | Path, values: Iterable[Mapping[str, Any]]) -> None:
+    """Writes results as JSON lines, atomically."""
+    atomic_write(Path(path), "".join(json.dumps(value) + "\n" for value in values).encode())
+
+
+def read_lines(path: str | Path, build: Callable[[dict[str, Any]], T]) -> list[T]:
+    """Reads what `write_lines` wrote, each line through `build`. Raises CheckpointError if that fails."""
+    try:
+        return [build(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}; delete it, and it is made again") from error
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from ddpm_lib.files import cache_dir, locked
 from ddpm_lib.guidance import Autoguided, GuidanceWeight
 from ddpm_lib.samplers import SampleStep, sample
 from ddpm_lib.schedules import Schedule
-from ddpm_lib.training import choose_precision
+from ddpm_lib.training import choose_precision, computing_in
 from ddpm_lib.unet import UNet
 
 MINIMUM = 100  # images that can be called a distribution
@@ -146,8 +146,7 @@ def evaluate_model(
         options.setdefault("clip_x_0", True)
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    with torch.autocast(device.type, dtype, enabled=precision != "fp32"):
+    with computing_in(precision, device):
         for start in range(0, n, BATCH):
             size = min(BATCH, n - start)
             labels = None if y is None else y[start : start + size]

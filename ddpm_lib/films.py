@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ddpm_lib.diffusion import Model
 from ddpm_lib.live import STREAM
 from ddpm_lib.samplers import SampleStep
-from ddpm_lib.training import choose_precision, generator_for
+from ddpm_lib.training import choose_precision, computing_in, generator_for
 
 LOOK, EVERY = 3, 6  # a look after the third step, and then after every sixth
 
@@ -52,10 +52,9 @@ def quick(model: nn.Module) -> Model:
     precision = choose_precision("auto", device)
     if precision == "fp32":
         return model
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
 
     def predict(*arguments: Tensor | None) -> Tensor:
-        with torch.autocast(device.type, dtype):
+        with computing_in(precision, device):
             return model(*arguments).float()
 
     return predict

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ddpm_lib.errors import InputError
-from ddpm_lib.plotting import to_png
+from ddpm_lib.plotting import png_bytes, to_pixels, to_png
 
 SCALE = 4  # screen pixels for one of an image's
 GAP = 4  # between two images
@@ -62,7 +62,7 @@ def tiles(
     for name, labels, count in (("row_labels", row_labels, len(rows)), ("column_labels", column_labels, n)):
         if labels is not None and len(labels) != count:
             raise InputError(f"{name} has {len(labels)} entries for {count} places")
-    pixels = ((torch.stack(list(rows)).detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = to_pixels(torch.stack(list(rows)))
     grid = pixels[:, :, 0].repeat_interleave(scale, -1).repeat_interleave(scale, -2).numpy()
     widest = max((_font().getlength(label) for label in row_labels or ()), default=0)
     left = LABEL * -(-int(widest + 8) // LABEL) if row_labels else 0  # so that images stay in place as labels change
@@ -146,9 +146,7 @@ def picture(image: Image.Image, alt: str, caption: str) -> Picture:
     """The image as PNG bytes, with its description and its read-out. Raises InputError if the description is empty."""
     if not alt.strip():
         raise InputError("a picture needs its description: alt='what the picture shows'")
-    buffer = io.BytesIO()
-    image.save(buffer, "png")
-    return Picture(buffer.getvalue(), alt, caption)
+    return Picture(png_bytes(image), alt, caption)
 
 
 def picture_html(shown: Picture, on_load: str = "") -> str:
@@ -208,10 +206,8 @@ def _source(shown: Picture) -> str:
 
 def _compact(png: bytes) -> bytes:
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    buffer = io.BytesIO()
     few = image.quantize(STORED_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(buffer, "png", optimize=True)
-    return buffer.getvalue()
+    return png_bytes(few, optimize=True)
 
 
 def _img(shown: Picture, on_load: str = "") -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import PIL.Image
 import torch
 from IPython.display import Image, display
 from matplotlib.axes import Axes
@@ -74,6 +75,18 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Images with values -1 … 1 as grey values 0 … 255, uint8 on the CPU; what lies beyond is cut."""
+    return ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def png_bytes(image: PIL.Image.Image, **options: Any) -> bytes:
+    """An image of Pillow's as PNG bytes; `options` as in its `save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, "png", **options)
     return buffer.getvalue()
 
 

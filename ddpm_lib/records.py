@@ -6,9 +6,7 @@ samples/step_004680_ema_w1.png     the first 20 of its samples, two of each clas
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ddpm_lib.checkpoints import read_lines, write_lines
 from ddpm_lib.errors import CheckpointError, InputError
 from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
 from ddpm_lib.files import atomic_write, locked
+from ddpm_lib.plotting import png_bytes, to_pixels
 from ddpm_lib.run_files import kept_steps, load_model, read_log, run_config
 from ddpm_lib.schedules import make_schedule
 
@@ -70,10 +70,10 @@ def record_run(
     folder = Path(folder)
     config = run_config(folder)
     losses = mean_losses(folder)
-    if epochs is not None:
-        losses = {step: losses[step] for step in (step_of_epoch(folder, epoch) for epoch in epochs)}
+    steps = list(losses) if epochs is None else [_step_of_epoch(folder, losses, epoch) for epoch in epochs]
+    schedule = make_schedule(config)
     ws = guidance_weights if config.conditional else (0.0,)
-    tasks = [(step, weights, float(w)) for step in losses for weights in ("raw", "ema") for w in ws]
+    tasks = [(step, weights, float(w)) for step in steps for weights in ("raw", "ema") for w in ws]
     with locked(folder / RECORDS):
         records = read_records(folder / RECORDS) if (folder / RECORDS).exists() else []
         done = {(r.step, r.weights, r.evaluation.guidance_weight) for r in records if r.evaluation.n == n}
@@ -81,10 +81,10 @@ def record_run(
             [task for task in tasks if task not in done], unit="evaluation", disable=not progress
         ):
             model = load_model(folder, step, weights)
-            evaluation, images = evaluate_model(model, make_schedule(config), n, w)
-            atomic_write(folder / "samples" / f"step_{step:06d}_{weights}_w{w:g}.png", to_strip(images[:SHOWN]))
-            epoch, loss = losses[step]
-            records = sorted([*records, Record(weights, step, epoch, loss, evaluation)], key=_place)
+            evaluation, images = evaluate_model(model, schedule, n, w)
+            record = Record(weights, step, *losses[step], evaluation)
+            atomic_write(strip_path(folder, record), to_strip(images[:SHOWN]))
+            records = sorted([*records, record], key=_place)
             write_records(folder / RECORDS, records)
     return records
 
@@ -101,33 +101,30 @@ def mean_losses(folder: str | Path) -> dict[int, tuple[float, float]]:
 
 def step_of_epoch(folder: str | Path, epoch: int) -> int:
     """The step at which a run had done `epoch` epochs and kept its weights. Raises InputError if there is none."""
-    steps = {round(done): step for step, (done, _) in mean_losses(folder).items() if done == round(done)}
-    if epoch not in steps:
-        raise InputError(f"{folder} kept no weights of epoch {epoch}; it has {sorted(steps)}")
-    return steps[epoch]
+    return _step_of_epoch(folder, mean_losses(folder), epoch)
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
     """Writes records as JSON lines, atomically."""
-    atomic_write(Path(path), "".join(json.dumps(asdict(record)) + "\n" for record in records).encode())
+    write_lines(path, map(asdict, records))
 
 
 def read_records(path: str | Path) -> list[Record]:
     """Reads what `write_records` wrote. Raises CheckpointError if the file is missing or damaged."""
-    try:
-        return [_record(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there are no records {path}; make them: ddpm record RUN") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; delete it and record the run again") from error
+    if not Path(path).exists():
+        raise CheckpointError(f"there are no records {path}; make them: ddpm record RUN")
+    return read_lines(path, _record)
+
+
+def strip_path(folder: Path, record: Record) -> Path:
+    """Where the samples of a record are, in its run's folder."""
+    name = f"step_{record.step:06d}_{record.weights}_w{record.evaluation.guidance_weight:g}.png"
+    return folder / "samples" / name
 
 
 def to_strip(images: Tensor) -> bytes:
     """`[N, 1, 28, 28]` in [-1, 1] as one PNG, side by side, pixel by pixel."""
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(np.hstack(list(pixels[:, 0].numpy()))).save(buffer, "png")
-    return buffer.getvalue()
+    return png_bytes(Image.fromarray(np.hstack(list(to_pixels(images[:, 0]).numpy()))))
 
 
 def from_strip(path: str | Path) -> Tensor:
@@ -136,6 +133,13 @@ def from_strip(path: str | Path) -> Tensor:
     rows, columns = pixels.shape[0] // 28, pixels.shape[1] // 28
     images = pixels.reshape(rows, 28, columns, 28).permute(0, 2, 1, 3).reshape(-1, 1, 28, 28)
     return images / 127.5 - 1
+
+
+def _step_of_epoch(folder: str | Path, losses: Mapping[int, tuple[float, float]], epoch: int) -> int:
+    steps = {round(done): step for step, (done, _) in losses.items() if done == round(done)}
+    if epoch not in steps:
+        raise InputError(f"{folder} kept no weights of epoch {epoch}; it has {sorted(steps)}")
+    return steps[epoch]
 
 
 def _place(record: Record) -> tuple[int, str, float, int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -160,8 +161,13 @@ def load_model(folder: str | Path, step: int | None = None, weights: str = "ema"
     names = ["raw", "ema", *(f"power_{width:.2f}" for width in POWER_EMA_WIDTHS if config.power_emas)]
     if weights not in names:
         raise InputError(f"{path} has no weights {weights!r}; {nearest(weights, names)}")
+    return frozen_network(config, group(weights, tensors), path)
+
+
+def frozen_network(config: Config, tensors: Mapping[str, Tensor], source: Path) -> UNet:
+    """The config's network with these weights, in fp32, ready to sample. Raises CheckpointError if they do not fit."""
     model = UNet(num_classes=10 if config.conditional else None, head_width=config.head_width)
-    load_weights(model, group(weights, tensors), path)
+    load_weights(model, tensors, source)
     return model.eval().requires_grad_(False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import platform
 import shutil
 import statistics
@@ -19,8 +18,9 @@ from ddpm_lib.checkpoints import save_tensors
 from ddpm_lib.errors import InputError, nearest
 from ddpm_lib.evaluation import Interval, noise_floor
 from ddpm_lib.files import atomic_write
-from ddpm_lib.pretrained import FOLDER, MODELS
-from ddpm_lib.records import RECORDS, Record, mean_losses, read_records
+from ddpm_lib.plotting import png_bytes
+from ddpm_lib.pretrained import FOLDER, MODELS, records_file, samples_file, weights_file
+from ddpm_lib.records import RECORDS, Record, mean_losses, read_records, strip_path
 from ddpm_lib.run_files import load_model, read_log, run_config
 from ddpm_lib.training import choose_precision
 
@@ -60,16 +60,16 @@ def ship(run: str | Path, recipe: str, commit: str | None = None, folder: Path =
             continue
         for step, (epoch, _) in losses.items():
             if step == last or epoch in EPOCHS:
-                path = folder / f"{recipe}_{weights}_epoch_{round(epoch):02d}.safetensors"
+                path = folder / weights_file(recipe, weights, f"{round(epoch):02d}")
                 half = {key: value.half() for key, value in load_model(run, step, weights).state_dict().items()}
                 metadata = {"kind": "weights", "config": config.to_dict(), "step": step, "weights": weights}
                 save_tensors(path, half, {**metadata, "model": name, "commit": commit})
                 written.append(path)
-    shutil.copyfile(run / RECORDS, folder / f"{recipe}_records.jsonl")
-    written.append(folder / f"{recipe}_records.jsonl")
-    for kind in {(record.weights, record.evaluation.guidance_weight) for record in records}:
-        strips = [run / "samples" / _strip_name(record) for record in records if _kind(record) == kind]
-        path = folder / f"{recipe}_samples_{kind[0]}_w{kind[1]:g}.png"
+    shutil.copyfile(run / RECORDS, folder / records_file(recipe))
+    written.append(folder / records_file(recipe))
+    for kind in set(map(_kind, records)):
+        strips = [strip_path(run, record) for record in records if _kind(record) == kind]
+        path = folder / samples_file(recipe, *kind)
         atomic_write(path, _stack(strips))
         written.append(path)
     atomic_write(folder / f"{recipe}.md", card(run, recipe, records, commit).encode())
@@ -100,7 +100,7 @@ def card(run: Path, recipe: str, records: Sequence[Record], commit: str) -> str:
 - **Measured** on {how.n:,} samples, all from the same noise: {how.sampler}, {how.steps} evaluations{options}, in
   {how.computed_in}, by the judge {how.evaluator[:12]}…. In brackets 95 % intervals over draws. As many real
   test images score FID {_show(floor.fid)}.
-- **Stored** in half precision, measured before rounding. Every epoch is in `{recipe}_records.jsonl`.
+- **Stored** in half precision, measured before rounding. Every epoch is in `{records_file(recipe)}`.
 
 | epoch | weights | guidance weight | FID | KID | accuracy |
 |---|---|---|---|---|---|
@@ -135,14 +135,8 @@ def _kind(record: Record) -> tuple[str, float]:
     return record.weights, record.evaluation.guidance_weight
 
 
-def _strip_name(record: Record) -> str:
-    return f"step_{record.step:06d}_{record.weights}_w{record.evaluation.guidance_weight:g}.png"
-
-
 def _stack(strips: Sequence[Path]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.vstack([np.array(Image.open(path)) for path in strips])).save(buffer, "png")
-    return buffer.getvalue()
+    return png_bytes(Image.fromarray(np.vstack([np.array(Image.open(path)) for path in strips])))
 
 
 def _show(interval: Interval | None, digits: int = 2) -> str:

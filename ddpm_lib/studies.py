@@ -14,9 +14,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ddpm_lib import pretrained
-from ddpm_lib.errors import CheckpointError
+from ddpm_lib.checkpoints import read_lines, write_lines
 from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
-from ddpm_lib.files import atomic_write, cache_dir, locked
+from ddpm_lib.files import cache_dir, locked
 from ddpm_lib.guidance import Autoguided, weight_in_interval
 
 
@@ -71,8 +71,7 @@ def measured(
         todo = {key: setting for key, setting in zip(keys, settings, strict=True) if key not in known}
         for key, setting in tqdm(todo.items(), unit="setting", disable=not (progress and todo)):
             own[key] = known[key] = measure(setting)
-            lines = [json.dumps({"key": key, "evaluation": asdict(value)}) for key, value in own.items()]
-            atomic_write(kept, ("\n".join(lines) + "\n").encode())
+            write_lines(kept, ({"key": key, "evaluation": value.to_dict()} for key, value in own.items()))
     return [known[key] for key in keys]
 
 
@@ -87,8 +86,4 @@ def _key(setting: Setting) -> str:
 def _read(path: Path) -> dict[str, Evaluation]:
     if not path.exists():
         return {}
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {line["key"]: evaluation_from_dict(line["evaluation"]) for line in lines}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}; delete it") from error
+    return dict(read_lines(path, lambda line: (line["key"], evaluation_from_dict(line["evaluation"]))))

@@ -166,6 +166,12 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(-4, 0) and mallopt(-1, 2**31 - 1))  # M_MMAP_MAX and M_TRIM_THRESHOLD in malloc.h
 
 
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a network computes in a format that `choose_precision` gave; the weights stay fp32."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
 def new_state(config: Config, images: int) -> TrainingState:
     """A run before its first step: seeded weights, optimiser, averages, on the device Accelerate finds.
 

@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
-from tiny import python
+from tiny import python, refused
 
 from ddpm_lib.config import RECIPES, Config, config_from_dict, config_from_yaml
 from ddpm_lib.errors import ConfigError, DDPMError, InputError
@@ -152,10 +152,8 @@ BAD = [
 @pytest.mark.parametrize(("name", "value", "words"), BAD, ids=[f"{name}={value}" for name, value, _ in BAD])
 def test_a_bad_setting_is_refused_by_name_with_its_range(name, value, words):
     for build in (lambda: config_from_dict({name: value}), lambda: Config().replace(**{name: value})):
-        with pytest.raises(ConfigError) as caught:
+        with refused(words, ConfigError):
             build()
-        for word in words:
-            assert word in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +173,5 @@ def test_a_bad_setting_is_refused_by_name_with_its_range(name, value, words):
 def test_a_bad_yaml_file_is_refused_with_the_reason(tmp_path: Path, text, words):
     if text is not None:
         (tmp_path / "run.yaml").write_bytes(text)
-    with pytest.raises(ConfigError) as caught:
+    with refused(words, ConfigError):
         config_from_yaml(tmp_path / "run.yaml")
-    for word in words:
-        assert word in str(caught.value)

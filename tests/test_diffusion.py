@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
-from tiny import their_scheduler
+from tiny import refused, their_scheduler
 from torch import Tensor
 from torch.testing import assert_close
 
 from ddpm_lib.diffusion import denoising_loss, posterior, predict_eps, predict_x_0, q_sample
-from ddpm_lib.errors import InputError
 from ddpm_lib.schedules import Schedule, cosine_schedule, linear_schedule
 
 LINEAR = linear_schedule()
@@ -195,7 +194,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
+from tiny import refused
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
 from ddpm_lib.ema import EMA, PowerEMA, gamma_from_sigma_rel
-from ddpm_lib.errors import InputError
 from ddpm_lib.samplers import sample
 from ddpm_lib.schedules import linear_schedule
 from ddpm_lib.unet import UNet
@@ -188,7 +188,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

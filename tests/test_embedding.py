@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
+from tiny import refused
 from torch.testing import assert_close
 
 from ddpm_lib.embedding import timestep_embedding
@@ -79,7 +80,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from tiny import refused
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -262,10 +263,8 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_labels_for_an_unconditional_network_are_refused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_data
+from tiny import refused, tiny_config, tiny_data
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -256,10 +256,8 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_a_run_without_power_averages_is_refused(tmp_path):

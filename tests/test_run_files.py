@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from stopping import CONFIG, assert_same_run, damage, quiet_fit, step_of
-from tiny import tiny_config, tiny_data
+from tiny import refused, tiny_config, tiny_data
 
 from ddpm_lib import run_files
 from ddpm_lib.checkpoints import load_tensors, save_tensors
@@ -145,7 +145,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "error", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(straight, tmp_path, call, error, words):
-    with pytest.raises(error) as caught:
+    with refused(words, error):
         call(straight, tmp_path)
-    for word in words:
-        assert word in str(caught.value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from stopping import CONFIG, DATA, assert_same_run, interrupted_at, quiet_fit, step_of
-from tiny import python, tiny_config, tiny_data
+from tiny import python, refused, tiny_config, tiny_data
 
 from ddpm_lib import runs
 from ddpm_lib.data import Split
@@ -111,10 +111,8 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "error", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(tmp_path, call, error, words):
-    with pytest.raises(error) as caught:
+    with refused(words, error):
         call(tmp_path)
-    for word in words:
-        assert word in str(caught.value)
 
 
 # --- killed

@@ -8,12 +8,11 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from tiny import their_scheduler
+from tiny import refused, their_scheduler
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ddpm_lib.diffusion import posterior
-from ddpm_lib.errors import InputError
 from ddpm_lib.guidance import guided_eps
 from ddpm_lib.samplers import (
     SAMPLERS,
@@ -430,7 +429,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from tiny import refused
 from torch.testing import assert_close
 
 from ddpm_lib.config import Config
-from ddpm_lib.errors import InputError
 from ddpm_lib.schedules import (
     Schedule,
     check_timesteps,
@@ -169,7 +169,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

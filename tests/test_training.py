@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import python, tiny_config, tiny_data
+from tiny import python, refused, tiny_config, tiny_data
 from torch.testing import assert_close
 
 from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
 from ddpm_lib.diffusion import q_sample
-from ddpm_lib.errors import ConfigError, InputError, TrainingError
+from ddpm_lib.errors import ConfigError, TrainingError
 from ddpm_lib.run_files import STATE, read_log
 from ddpm_lib.runs import fit
 from ddpm_lib.schedules import make_schedule
@@ -410,7 +410,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call()
-    for word in words:
-        assert word in str(caught.value)

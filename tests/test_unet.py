@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import refused
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ddpm_lib.embedding import timestep_embedding
-from ddpm_lib.errors import InputError
 from ddpm_lib.unet import ConvBlock, DownSample, SelfAttention, UNet, UpSample, leaf_modules
 
 
@@ -258,7 +258,5 @@ BAD = {
 
 @pytest.mark.parametrize(("call", "words"), BAD.values(), ids=BAD)
 def test_bad_input_is_refused_with_the_value_and_the_range(unet, call, words):
-    with pytest.raises(InputError) as caught:
+    with refused(words):
         call(unet)
-    for word in words:
-        assert word in str(caught.value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import torch
 
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
+from ddpm_lib.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin  # the processes that `python` starts need not load it
@@ -46,6 +49,17 @@ def their_scheduler(kind: type[SchedulerMixin], name: str, T: int, **options: An
     scheduler = kind(T, beta_start=1e-4, beta_end=0.02, beta_schedule=names[name], clip_sample=False, **options)
     scheduler.alphas_cumprod = (1 - scheduler.betas.double()).cumprod(0)
     return scheduler
+
+
+@contextmanager
+def refused(words: Iterable[str], error: type[Exception] = InputError) -> Iterator[None]:
+    """The block must raise the error, with a message that holds all the words."""
+    import pytest  # the processes that `python` starts need not load it
+
+    with pytest.raises(error) as caught:
+        yield
+    for word in words:
+        assert word in str(caught.value), f"{word!r} is not in: {caught.value}"
 
 
 def python(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:

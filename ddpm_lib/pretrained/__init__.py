@@ -1,4 +1,4 @@
-"""The trained models that come with the course; README.md beside this file has a card for each.
+"""The trained models that come with the course; README.md beside this file says what is shipped.
 
     model, schedule = pretrained.load("cfg_ema"), pretrained.schedule("cfg_ema")
 
@@ -10,14 +10,16 @@ fast               the best for its time: one-cycle learning rate, averaged weig
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 
 from torch import Tensor
 
-from ddpm_lib.checkpoints import content_hash, load_tensors, load_weights
+from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.config import Config, config_from_dict
 from ddpm_lib.errors import InputError, nearest
 from ddpm_lib.records import Record, from_strip, read_records
+from ddpm_lib.run_files import frozen_network
 from ddpm_lib.schedules import Schedule, make_schedule
 from ddpm_lib.unet import UNet
 
@@ -50,15 +52,12 @@ def load(name: str, epoch: int | None = None) -> UNet:
     """
     path = _path(name, epoch)
     tensors, metadata = load_tensors(path)
-    config = config_from_dict(metadata["config"])
-    model = UNet(num_classes=10 if config.conditional else None, head_width=config.head_width)
-    load_weights(model, tensors, path)
-    return model.eval().requires_grad_(False)
+    return frozen_network(config_from_dict(metadata["config"]), tensors, path)
 
 
 def fingerprint(name: str, epoch: int | None = None) -> str:
-    """The first 16 digits of the SHA-256 of a model's file. Raises InputError, CheckpointError."""
-    return content_hash(*load_tensors(_path(name, epoch)))[:16]
+    """The first 16 digits of the SHA-256 of a model's file. Raises InputError."""
+    return hashlib.sha256(_path(name, epoch).read_bytes()).hexdigest()[:16]
 
 
 def config(name: str) -> Config:
@@ -74,7 +73,7 @@ def schedule(name: str) -> Schedule:
 def records(name: str) -> list[Record]:
     """The quality of every epoch of a model's run, by epoch and guidance weight. Raises InputError, CheckpointError."""
     recipe, weights = _model(name)
-    return [record for record in read_records(FOLDER / f"{recipe}_records.jsonl") if record.weights == weights]
+    return [record for record in read_records(FOLDER / records_file(recipe)) if record.weights == weights]
 
 
 def samples(name: str, guidance_weight: float = 0.0) -> Tensor:
@@ -90,8 +89,23 @@ def samples(name: str, guidance_weight: float = 0.0) -> Tensor:
     if guidance_weight not in weights:
         raise InputError(f"guidance_weight is {guidance_weight}; samples of {name} are kept for {weights}")
     recipe, kind = _model(name)
-    images = from_strip(FOLDER / f"{recipe}_samples_{kind}_w{guidance_weight:g}.png")
+    images = from_strip(FOLDER / samples_file(recipe, kind, guidance_weight))
     return images.reshape(-1, 20, 1, 28, 28)
+
+
+def weights_file(recipe: str, weights: str, epoch: str) -> str:
+    """The name of a file of weights; `epoch` in two digits, or a pattern for them."""
+    return f"{recipe}_{weights}_epoch_{epoch}.safetensors"
+
+
+def records_file(recipe: str) -> str:
+    """The name of the file with the records of a recipe's run."""
+    return f"{recipe}_records.jsonl"
+
+
+def samples_file(recipe: str, weights: str, guidance_weight: float) -> str:
+    """The name of the picture with the samples of all epochs."""
+    return f"{recipe}_samples_{weights}_w{guidance_weight:g}.png"
 
 
 def _model(name: str) -> tuple[str, str]:
@@ -101,13 +115,11 @@ def _model(name: str) -> tuple[str, str]:
 
 
 def _files(name: str) -> list[Path]:
-    recipe, weights = _model(name)
-    return list(FOLDER.glob(f"{recipe}_{weights}_epoch_[0-9][0-9].safetensors"))
+    return list(FOLDER.glob(weights_file(*_model(name), "[0-9][0-9]")))
 
 
 def _path(name: str, epoch: int | None) -> Path:
     shipped = epochs(name)
     if not shipped or (epoch is not None and epoch not in shipped):
         raise InputError(f"{name} has no weights of epoch {epoch}; shipped are {shipped or 'none'}")
-    recipe, weights = MODELS[name]
-    return FOLDER / f"{recipe}_{weights}_epoch_{shipped[-1] if epoch is None else epoch:02d}.safetensors"
+    return FOLDER / weights_file(*MODELS[name], f"{shipped[-1] if epoch is None else epoch:02d}")
