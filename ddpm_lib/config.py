@@ -163,7 +163,7 @@ RECIPES = {
     "cfg": Config(conditional=True, power_emas=True),  # the report's second and third: raw and averaged weights
     "fast": Config(  # the best model for about half an hour of two cores: small batches make more steps
         conditional=True,
-        epochs=5,
+        epochs=7,
         batch_size=64,
         lr=2e-3,
         lr_schedule="one_cycle",
