@@ -15,16 +15,18 @@ from tqdm.auto import tqdm
 
 from ddpm_lib import pretrained
 from ddpm_lib.checkpoints import read_lines, write_lines
-from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
+from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict, noise_floor
 from ddpm_lib.files import cache_dir, locked
 from ddpm_lib.guidance import Autoguided, weight_in_interval
+
+REAL = "real"
 
 
 @dataclass(frozen=True)
 class Setting:
     """One measurement: which model, sampled how."""
 
-    model: str  # see `pretrained.MODELS`
+    model: str  # see `pretrained.MODELS`; "real": no model, but n test images judged like samples (the noise floor)
     epoch: int | None = None  # None: the last
     guidance_weight: float = 0.0
     noise_levels: tuple[float, float] | None = None  # guided only where low < sigma <= high; None: everywhere
@@ -38,6 +40,8 @@ class Setting:
 
 def measure(setting: Setting) -> Evaluation:
     """Samples and judges, now. Raises InputError for what the setting names and is not there."""
+    if setting.model == REAL:
+        return noise_floor(setting.n, setting.seed)
     model, schedule = pretrained.load(setting.model, setting.epoch), pretrained.schedule(setting.model)
     network = model if setting.guide is None else Autoguided(model, pretrained.load(*setting.guide)).eval()
     w = setting.guidance_weight
@@ -77,10 +81,10 @@ def measured(
 
 def _key(setting: Setting) -> str:
     """All that decides the result: the setting, and the weights it names."""
-    weights = [pretrained.fingerprint(setting.model, setting.epoch)]
-    if setting.guide is not None:
-        weights.append(pretrained.fingerprint(*setting.guide))
-    return json.dumps({**asdict(setting), "weights": weights})
+    networks = [] if setting.model == REAL else [(setting.model, setting.epoch)]
+    networks += [] if setting.guide is None else [setting.guide]
+    values = json.loads(json.dumps(asdict(setting)), parse_int=float)  # w = 2 and w = 2.0 are one setting
+    return json.dumps({**values, "weights": [pretrained.fingerprint(*network) for network in networks]})
 
 
 def _read(path: Path) -> dict[str, Evaluation]:

@@ -48,7 +48,8 @@ def calls(monkeypatch):
 def test_a_setting_is_measured_once(calls):
     other = Setting("cfg_ema", steps=2, n=100, guidance_weight=1.0)
     first = measured("s", [QUICK, other, QUICK], progress=False)
-    assert measured("s", [other, QUICK], progress=False) == [first[1], first[0]]
+    same = Setting("cfg_ema", steps=2, n=100, guidance_weight=1)  # a whole number, as one may write it
+    assert measured("s", [same, QUICK], progress=False) == [first[1], first[0]]
     assert calls == [QUICK, other]
 
 
@@ -76,6 +77,12 @@ def test_guidance_in_an_interval_and_by_a_weaker_model_change_the_samples():
         Setting("cfg_ema", guidance_weight=3.0, guide=("cfg_ema", 1), steps=2, n=100),
     ]
     assert len({evaluation.fid.value for evaluation in measured("s", settings, progress=False)}) == 3
+
+
+def test_real_images_are_judged_like_samples():
+    real, samples = measured("s", [Setting("real", n=100), QUICK], progress=False)
+    assert real == evaluation.noise_floor(100)
+    assert real.fid.value < samples.fid.value
 
 
 def test_what_is_not_there_and_what_is_damaged_is_refused(tmp_path):
