@@ -86,7 +86,7 @@ def equal(
     Raises:
         WrongAnswer: it differs, has another shape, or is not a number.
     """
-    expected = torch.as_tensor(expected)
+    expected = torch.as_tensor(expected).detach()
     answer = _as_tensor(answer, what)
     if _close(answer, expected, tolerance):
         return
@@ -205,7 +205,7 @@ def _as_tensor(answer: Any, what: str) -> Tensor:
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
     if a.shape != b.shape:
         return False
-    a, b = a.double(), b.double()
+    a, b = a.detach().double(), b.detach().double()  # a number of what needs a gradient is a warning
     scale = float(b[torch.isfinite(b)].abs().max()) if bool(torch.isfinite(b).any()) else 0.0
     return torch.allclose(a, b, rtol=0.0, atol=tolerance * scale + 1e-9, equal_nan=True)
 
