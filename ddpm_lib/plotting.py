@@ -161,7 +161,7 @@ def image_grid(
 
 
 def curves(
-    lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    lines: Mapping[str, Sequence[ArrayLike]],
     xlabel: str,
     ylabel: str,
     title: str | None = None,
@@ -173,7 +173,7 @@ def curves(
     """Lines by name, each (x values, y values), told apart by colour and by dashes.
 
     Args:
-        lines: name -> (x, y); a single line gets no legend.
+        lines: name -> (x, y), or (x, y, low, high) with an interval about y as a band; a single line gets no legend.
         xlabel, ylabel, title: with units.
         log_x, log_y: logarithmic axes.
         width, height: in inches.
@@ -185,7 +185,7 @@ def curves(
 
 def draw_curves(
     ax: Axes,
-    lines: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    lines: Mapping[str, Sequence[ArrayLike]],
     xlabel: str,
     ylabel: str,
     title: str | None = None,
@@ -193,13 +193,16 @@ def draw_curves(
     log_y: bool = False,
 ) -> None:
     """`curves` on axes that are there already."""
-    for index, (name, (x, y)) in enumerate(lines.items()):
+    for index, (name, (x, y, *band)) in enumerate(lines.items()):
         style = (
             LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
             if len(lines) > len(COLOURS)
             else LINE_STYLES[index % 4]
         )
-        ax.plot(_numbers(x), _numbers(y), style, color=COLOURS[index % len(COLOURS)], label=name)
+        colour = COLOURS[index % len(COLOURS)]
+        ax.plot(_numbers(x), _numbers(y), style, color=colour, label=name)
+        if band:
+            ax.fill_between(_numbers(x), *map(_numbers, band), color=colour, alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     if title:
         ax.set_title(title)

@@ -164,6 +164,13 @@ def test_axes_are_logarithmic_where_asked():
     assert (axes[0, 0].get_xscale(), axes[0, 0].get_yscale()) == ("log", "linear")
 
 
+def test_an_interval_is_drawn_as_a_band_of_its_lines_colour():
+    figure = curves({"a": ([0, 1], [1, 2]), "b": ([0, 1], [3, 3], [2, 2.5], [4, 3.5])}, "x", "y")
+    ((band,), lines) = figure.axes[0].collections, figure.axes[0].lines
+    assert band.get_datalim(figure.axes[0].transData).extents.tolist() == [0, 2, 1, 4]
+    assert mpl.colors.to_rgb(band.get_facecolor()[0]) == mpl.colors.to_rgb(lines[1].get_color())
+
+
 def test_losses_with_a_gradient_can_be_drawn():
     curves({"loss": ([0, 1], torch.ones(2, requires_grad=True))}, "step", "loss")
 
