@@ -100,7 +100,7 @@ def card(run: Path, recipe: str, records: Sequence[Record], commit: str) -> str:
 - **Measured** on {how.n:,} samples, all from the same noise: {how.sampler}, {how.steps} evaluations{options}, in
   {how.computed_in}, by the judge {how.evaluator[:12]}…. In brackets 95 % intervals over draws. As many real
   test images score FID {_show(floor.fid)}.
-- **Stored** in half precision, measured before rounding. Every epoch is in `{records_file(recipe)}`.
+- **Stored** in half precision, measured before rounding. All evaluations are in `{records_file(recipe)}`.
 
 | epoch | weights | guidance weight | FID | KID | accuracy |
 |---|---|---|---|---|---|
