@@ -34,6 +34,14 @@ class NotebookError(DDPMError):
     """A notebook run was asked for wrongly, or one of its cells failed."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A training was stopped on purpose, and saved. Not an error, and so not a DDPMError."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows (IPython asks for it): the message, without the way through the library."""
+        return [str(self)]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an "unknown name" message: the nearest known name if one is near, then all of them.
 

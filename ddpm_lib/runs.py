@@ -9,21 +9,25 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from inspect import getsource
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
-from ddpm_lib.errors import InputError
+from ddpm_lib.errors import InputError, Stopped
 from ddpm_lib.files import atomic_write, cache_dir, locked
 from ddpm_lib.run_files import LOG, PREVIOUS, STATE, resume, save_kept_weights, save_state
-from ddpm_lib.training import new_state, steps_per_epoch, train
+from ddpm_lib.training import StepReport, TrainingState, new_state, steps_per_epoch, train
+
+Watch = Callable[[TrainingState, StepReport], bool]  # looks at each step; True: save and stop
 
 
 def fit(
@@ -34,6 +38,7 @@ def fit(
     minutes: float = 10.0,
     use_previous: bool = False,
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> Path:
     """Trains a config to its end in `folder`, or goes on where an earlier call was stopped.
 
@@ -48,6 +53,7 @@ def fit(
         minutes: the longest time between two checkpoints.
         use_previous: if the newest checkpoint is damaged, go on from the one before.
         progress: show a bar with loss and images a second.
+        watch: called after each step, in the main process; where it returns True, the run is saved and stopped.
 
     Returns:
         The folder.
@@ -57,7 +63,7 @@ def fit(
         ConfigError: the batch size does not fit the images.
         InputError: a step to keep is not one of the run's.
         TrainingError: the loss is not finite; the last checkpoint stays.
-        KeyboardInterrupt: after Ctrl-C, once the step is done and saved.
+        Stopped: after Ctrl-C or by `watch`, once the step is done and saved.
     """
     folder = Path(folder)
     state = new_state(config, len(data.images))
@@ -85,20 +91,24 @@ def fit(
             lines.append(json.dumps(vars(report)))
             bar.update()
             bar.set_postfix(loss=f"{report.loss:.3f}", images_per_s=f"{report.images_per_second:.0f}", refresh=False)
+            wish = bool(main and watch is not None and watch(state, report))
+            stopping = _any_process(wish or stop.is_set(), state.accelerator)
             due = state.step % per_epoch == 0 or time.monotonic() - saved_at > 60 * minutes
             if main and state.step in kept:
                 save_kept_weights(state, folder)
-            if main and (due or stop.is_set() or state.step == state.total_steps):
+            if main and (due or stopping or state.step == state.total_steps):
                 atomic_write(folder / LOG, ("\n".join(lines) + "\n").encode())
                 save_state(state, folder)
                 saved_at = time.monotonic()
-            if stop.is_set():
-                raise KeyboardInterrupt(f"stopped at step {state.step}; the same call goes on from there")
+            if stopping:
+                raise Stopped(f"stopped at step {state.step}; the same call goes on from there")
     state.accelerator.wait_for_everyone()
     return folder
 
 
-def fit_cached(config: Config, data: Split, keep: Iterable[int] = (), progress: bool = True) -> Path:
+def fit_cached(
+    config: Config, data: Split, keep: Iterable[int] = (), progress: bool = True, watch: Watch | None = None
+) -> Path:
     """`fit` in the project's cache: the first caller trains, every later one finds the run done.
 
     A run is known by its content: the config, the steps kept, the number of images, and the code that trains. Two
@@ -112,12 +122,19 @@ def fit_cached(config: Config, data: Split, keep: Iterable[int] = (), progress: 
     folder = cache_dir() / "trainings" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     with locked(folder):
         if not (folder / "done.json").exists():
-            fit(config, data, folder, keep, progress=progress)
+            fit(config, data, folder, keep, progress=progress, watch=watch)
             atomic_write(folder / "done.json", json.dumps(config.to_dict(), indent=1).encode())
     return folder
 
 
-def short_training(data: Split, steps: int, conditional: bool = False, progress: bool = True, T: int = 1000) -> Path:
+def short_training(
+    data: Split,
+    steps: int,
+    conditional: bool = False,
+    progress: bool = True,
+    T: int = 1000,
+    watch: Watch | None = None,
+) -> Path:
     """The few minutes of training that notebooks share while no long run is at hand: half-trained, and meant to be.
 
     Not the report's recipe, but what shows most in a few minutes: small batches, so that the same number of images
@@ -130,6 +147,7 @@ def short_training(data: Split, steps: int, conditional: bool = False, progress:
         conditional: with labels, dropped with probability 0.1, for guidance.
         progress: show a bar.
         T: how many timesteps; fewer than 1000 only to try a notebook out.
+        watch: see `fit`.
 
     Returns:
         The run's folder, complete.
@@ -144,7 +162,7 @@ def short_training(data: Split, steps: int, conditional: bool = False, progress:
         ema_beta=0.99,
         ema_start=steps // 4,
     )
-    return fit_cached(config, data, {max(1, steps * eighth // 8) for eighth in range(1, 9)}, progress)
+    return fit_cached(config, data, {max(1, steps * eighth // 8) for eighth in range(1, 9)}, progress, watch)
 
 
 def training_code_hash() -> str:
@@ -158,6 +176,13 @@ def _read_lines(folder: Path, step: int) -> list[str]:
     """The log's lines up to a step: what was logged after the checkpoint is done again."""
     path = folder / LOG
     return path.read_text().splitlines()[:step] if path.exists() else []
+
+
+def _any_process(wish: bool, accelerator: Accelerator) -> bool:
+    """Whether a process wishes to stop. All must stop after the same step: one that goes on waits for the others."""
+    if accelerator.num_processes == 1:
+        return wish
+    return bool(accelerator.reduce(torch.tensor(float(wish), device=accelerator.device), reduction="sum"))
 
 
 @contextmanager

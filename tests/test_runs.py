@@ -16,10 +16,10 @@ from tiny import python, refused, tiny_config, tiny_data
 
 from ddpm_lib import runs
 from ddpm_lib.data import Split
-from ddpm_lib.errors import ConfigError, InputError, TrainingError
+from ddpm_lib.errors import ConfigError, InputError, Stopped, TrainingError
 from ddpm_lib.run_files import LOG, STATE, kept_steps, read_log
 from ddpm_lib.runs import fit, fit_cached, short_training, training_code_hash
-from ddpm_lib.training import epoch_order, steps_per_epoch
+from ddpm_lib.training import StepReport, TrainingState, epoch_order, steps_per_epoch
 
 # --- stopped and resumed
 
@@ -49,6 +49,21 @@ def test_ctrl_c_ends_the_step_saves_and_says_so(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
     assert step_of(tmp_path / STATE) == 2
     assert [report.step for report in read_log(tmp_path)] == [1, 2]
+
+
+def test_whoever_watches_sees_every_step_and_can_stop_the_run(tmp_path, straight):
+    seen = []
+
+    def watch(state: TrainingState, report: StepReport) -> bool:
+        seen.append((state.step, report.step))
+        return state.step == 3
+
+    with pytest.raises(Stopped, match="stopped at step 3; the same call goes on from there"):
+        quiet_fit(tmp_path, watch=watch)
+    assert step_of(tmp_path / STATE) == 3
+    quiet_fit(tmp_path, watch=watch)
+    assert seen == [(step, step) for step in (1, 2, 3, 4, 5, 6)]
+    assert_same_run(tmp_path, straight)
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
@@ -263,14 +278,15 @@ def test_a_short_training_keeps_eight_moments(monkeypatch):
     asked = []
     monkeypatch.setattr(runs, "fit_cached", lambda *arguments: asked.append(arguments))
     data = Split(torch.zeros(1280, 1, 28, 28), torch.zeros(1280, dtype=torch.int64))
-    short_training(data, steps=200, conditional=True, progress=False, T=500)
-    ((config, _, keep, progress),) = asked
+    short_training(data, steps=200, conditional=True, progress=False, T=500, watch=print)
+    ((config, _, keep, progress, watch),) = asked
     assert config.T == 500
     assert keep == {25, 50, 75, 100, 125, 150, 175, 200}
     assert config.conditional
     assert round(config.epochs * steps_per_epoch(1280, config.batch_size)) == 200
     assert config.ema_start == 50
     assert progress is False
+    assert watch is print
 
 
 def test_comments_and_layout_do_not_make_another_training(monkeypatch):
