@@ -134,11 +134,14 @@ def arrows(
     pen.circle(points[0], 4 * fine, "black")
     pen.text((points[0][0], points[0][1] + 8 * fine), origin, "black", font, "ma", **halo)
     named = [(x, y, name, colour) for (x, y), (_, name, colour) in zip(points[1:], tips, strict=True) if name]
-    for index, (x, y, name, colour) in enumerate(sorted(named, key=lambda tip: -tip[0])):
-        if index == 0:  # the farthest to the right has room beside it
+    farther = None
+    for x, y, name, colour in sorted(named, key=lambda tip: -tip[0]):
+        # There is room to the right of the farthest tip, and of one that lies clear of it.
+        if farther is None or abs(y - farther[1]) > max(farther[0] - x, 16 * fine):
             pen.text((x + 8 * fine, y), name, colour, font, "lm", **halo)
         else:
             pen.text((x, y - 8 * fine), name, colour, font, "md", **halo)
+        farther = (x, y)
     return image.resize((width, height), Image.Resampling.BOX)
 
 

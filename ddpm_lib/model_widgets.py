@@ -23,7 +23,7 @@ from ddpm_lib.schedules import Schedule
 from ddpm_lib.training import generator_for
 
 FILMS = 24  # kept by a widget; 25 steps of ten images are 2 MB
-WEIGHTS = [half / 2 for half in range(-2, 17)]
+WEIGHTS = [half / 2 for half in range(-2, 17)]  # of guidance
 SOLVER = partial(dpm_solver, clip_x_0=True)  # clipped: the model may be half-trained
 
 
@@ -76,7 +76,8 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
     """Samples of a class at two guidance weights, from the same noise, and the vectors that guidance adds up.
 
     The vectors belong to the first picture of the lower row, some steps into its sampling; they start at the
-    prediction without label and are seen in the plane in which the labelled predictions differ most from it.
+    prediction without label and are seen in the plane in which the labelled predictions differ most from it; a pale
+    line leads on to the largest weight.
 
     Args:
         model: a conditional network.
@@ -113,8 +114,11 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
     def drawn(label: int, w: float, other_w: float, seed: int, steps: int) -> Image.Image:
         flat = vectors(label, other_w, seed, steps)
         others = [(one, "", "#999999") for one in flat.tolist()]
+        # The way of the guided prediction, drawn to its end: so the scale is the same at every weight.
+        way = (((1 + max(WEIGHTS)) * flat[label]).tolist(), "", "#f3cfb3")
         guided = (((1 + w) * flat[label]).tolist(), f"ε~ at w = {w:g}", COLOURS[1])
-        return arrows([*others, guided, (flat[label].tolist(), f"ε({names[label]})", COLOURS[0])], "ε without label")
+        conditional = (flat[label].tolist(), f"ε({names[label]})", COLOURS[0])
+        return arrows([way, *others, guided, conditional], "ε without label", height=260)
 
     def draw(label: int, w: float, other_w: float, seed: int, steps: int) -> Iterator[Picture | None]:
         upper, lower = film(label, w, seed, steps), film(label, other_w, seed, steps)

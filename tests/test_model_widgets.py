@@ -110,10 +110,11 @@ def test_a_guidance_drag_computes_only_its_own_row(model: Denoiser):
 
 def test_guidances_arrows_are_what_guidance_adds_up(model: Denoiser, monkeypatch: pytest.MonkeyPatch):
     drawn = []
-    monkeypatch.setattr(model_widgets, "arrows", lambda tips, _: drawn.append(tips) or Image.new("RGB", (9, 9)))
+    monkeypatch.setattr(model_widgets, "arrows", lambda tips, *_, **__: drawn.append(tips) or Image.new("RGB", (9, 9)))
     explorer = model_widgets.guidance(model, SCHEDULE, NAMES, n=2)
     move(explorer, w=4.0)
-    *every, (guided, _, _), (conditional, _, _) = drawn[-1]
+    (way, _, _), *every, (guided, _, _), (conditional, _, _) = drawn[-1]
+    torch.testing.assert_close(torch.tensor(way), 9 * torch.tensor(conditional))
     assert [place for place, _, _ in every][2] == conditional  # the class chosen first is the last one
     torch.testing.assert_close(torch.tensor(guided), 5 * torch.tensor(conditional))
     index = 3
