@@ -1,0 +1,99 @@
+"""Writes the shipped model for the page that runs it in the browser: `python book/export_model.py FOLDER`.
+
+model.onnx is `guided_eps` of eight pictures, as the library computes it: both predictions in one forward pass, and the
+mixture. model.json holds what the page needs besides: the schedule, the classes, where the weights come from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from ddpm_lib import pretrained
+from ddpm_lib.data import CLASS_NAMES
+from ddpm_lib.guidance import guided_eps
+
+MODEL = "cfg_ema"
+PICTURES = 8
+OPSET = 20  # the first with GELU as one operation
+
+
+class Guided(nn.Module):
+    """The guided prediction as a module: what the exporter takes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor, guidance_weight: Tensor) -> Tensor:
+        return guided_eps(self.network, x_t, t, y, guidance_weight)
+
+
+def traced(network: nn.Module) -> onnx.ModelProto:
+    """The guided prediction as an ONNX graph for exactly `PICTURES` pictures, each with its own weight w."""
+    example = (
+        torch.zeros(PICTURES, 1, 28, 28),
+        torch.zeros(PICTURES, dtype=torch.int64),
+        torch.zeros(PICTURES, dtype=torch.int64),
+        torch.ones(PICTURES),
+    )
+    names = ["x_t", "t", "y", "guidance_weight"]
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracer warns of every check of the input: they pass once, here, and are not in the graph.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Guided(network), example, file, dynamo=False, opset_version=OPSET, input_names=names, output_names=["eps"]
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Stores weights in half precision wherever that loses nothing, which is how they are shipped.
+
+    The graph casts them back; the runtime does so once, when it loads the model.
+    """
+    weights, casts = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        half = values.astype(np.float16) if values.dtype == np.float32 else values
+        if half.dtype == values.dtype or not np.array_equal(half, values):
+            weights.append(tensor)
+            continue
+        weights.append(numpy_helper.from_array(half, f"{tensor.name}.half"))
+        casts.append(helper.make_node("Cast", [f"{tensor.name}.half"], [tensor.name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    for field, content in ((model.graph.initializer, weights), (model.graph.node, nodes)):
+        del field[:]
+        field.extend(content)
+    onnx.checker.check_model(model)
+    return model
+
+
+def main(folder: Path) -> None:
+    """Writes model.onnx and model.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epoch = pretrained.epochs(MODEL)[-1]
+    description = {
+        "model": MODEL,
+        "epoch": epoch,
+        "fingerprint": pretrained.fingerprint(MODEL, epoch),
+        "pictures": PICTURES,
+        "classes": list(CLASS_NAMES),
+        "alpha_bars": pretrained.schedule(MODEL).alpha_bars.tolist(),
+    }
+    (folder / "model.onnx").write_bytes(halved(traced(pretrained.load(MODEL, epoch))).SerializeToString())
+    (folder / "model.json").write_text(json.dumps(description), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
