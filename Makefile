@@ -10,7 +10,7 @@ READY := $(VENV)/.ddpm-ready
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help data run lab test bench outputs
+.PHONY: help data run lab test bench outputs book
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,12 +29,21 @@ test: data ## check style, run the tests, compare every notebook with its stored
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 1260 \
 		--nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
-		tests $(sort $(wildcard notebooks/*.ipynb))
+		tests $(sort $(wildcard notebooks/*.ipynb book/*.ipynb))
 
 bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,book,bench]'
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/browser/latency.py
+
+book: $(READY) book/node_modules/.package-lock.json book/_build/model/model.onnx ## build the book (book/_build/html); needs npm
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet book book/_build/html
+
+book/node_modules/.package-lock.json: book/package-lock.json
+	cd book && npm ci --silent
+
+book/_build/model/model.onnx: book/export_model.py ddpm_lib/unet.py ddpm_lib/guidance.py $(wildcard ddpm_lib/pretrained/*.safetensors)
+	$(BIN)/python $< $(@D)
 
 outputs: data ## for authors: run the notebooks and store their outputs (ONLY="03 04": only these)
 	$(BIN)/ddpm outputs $(addprefix --only ,$(ONLY))
@@ -44,5 +53,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is missing or older than Python 3.10; try make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test,course]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test,course,book]'
 	@touch $@
