@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -124,3 +124,16 @@ def open_notebook(page: Page, address: str) -> None:
         await session.ready;
         await session.session.kernel.info;
     }""")
+
+
+def note_troubles(page: Page) -> None:
+    """Collects the page's errors in page.troubles."""
+    page.troubles = []
+
+    def note(said: ConsoleMessage) -> None:
+        # A new kernel knows no widgets yet and refuses the manager's first call; JupyterLab may report the refusal.
+        if said.type == "error" and not said.text.startswith("Comm not found"):
+            page.troubles.append(said.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: page.troubles.append(str(error)))

@@ -14,9 +14,9 @@ import nbformat
 import pytest
 import torch
 from ipywidgets import ToggleButtons
-from lab import chromium, command, find_chromium, jupyterlab, open_notebook
+from lab import command, jupyterlab, note_troubles, open_notebook
 from nbformat.v4 import new_code_cell, new_notebook
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from ddpm_lib import model_widgets, widgets
 from ddpm_lib.batch import NOTEBOOKS, RUNS, load_profile
@@ -34,14 +34,6 @@ from ddpm_lib.unet import UNet
 torch.manual_seed(0)
 model_widgets.guidance(UNet(num_classes=3).eval(), linear_schedule(), ["bag", "boot", "coat"], n=4)"""
 SECONDS = 10_000  # in milliseconds: what a picture may take on a slow machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if find_chromium() is None:
-        pytest.skip("no Chromium or Chrome is installed; Debian: apt-get install chromium")
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +64,6 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for page in opened.values():
             page.evaluate("() => window.ran.then(() => null)")
         yield opened
-
-
-def note_troubles(page: Page) -> None:
-    """Collects the page's errors in page.troubles."""
-    page.troubles = []
-
-    def note(said: ConsoleMessage) -> None:
-        # A new kernel knows no widgets yet and refuses the manager's first call; JupyterLab may report the refusal.
-        if said.type == "error" and not said.text.startswith("Comm not found"):
-            page.troubles.append(said.text)
-
-    page.on("console", note)
-    page.on("pageerror", lambda error: page.troubles.append(str(error)))
 
 
 def untouched(page: Page) -> dict[str, Any]:
