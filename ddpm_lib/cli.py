@@ -208,6 +208,10 @@ def record(
         list[int] | None, typer.Option(help="Only this epoch. Repeatable.  [default: every epoch kept]")
     ] = None,
     n: Annotated[int, typer.Option(help="How many samples an evaluation, at least 100.")] = 1000,
+    w: Annotated[
+        list[float] | None, typer.Option("--guidance-weight", "-w", help="Only this guidance weight. Repeatable.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise; records of other seeds than 0 have files of their own.")] = 0,
     ship: Annotated[
         str | None,
         typer.Option(metavar="RECIPE", help="For authors: put the run into ddpm_lib/pretrained as this recipe's."),
@@ -220,11 +224,11 @@ def record(
 
     Stopped and called again, it goes on. Results: RUN/records.jsonl and RUN/samples.
     """
-    from ddpm_lib.records import record_run
+    from ddpm_lib.records import GUIDANCE_WEIGHTS, record_run, records_name
     from ddpm_lib.shipping import ship as put
 
-    records = record_run(run, epoch or None, n=n)
-    typer.echo(f"{len(records)} records in {run / 'records.jsonl'}")
+    records = record_run(run, epoch or None, w or GUIDANCE_WEIGHTS, n, seed=seed)
+    typer.echo(f"{len(records)} records in {run / records_name(seed)}")
     if ship is not None:
         typer.echo(f"{len(put(run, ship, commit))} files written to ddpm_lib/pretrained")
 

@@ -1,7 +1,8 @@
 """The quality of a run, epoch by epoch: each kept set of weights, sampled from the same noise and measured.
 
 records.jsonl                      a line an evaluation
-samples/step_004680_ema_w1.png     the first 20 of its samples, two of each class, side by side
+records_seed_1.jsonl               the same from other noise, if asked for
+samples/step_004680_ema_w1.png     the first 20 of its samples, two of each class, side by side; of seed 0
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def record_run(
     guidance_weights: Sequence[float] = GUIDANCE_WEIGHTS,
     n: int = 1000,
     progress: bool = True,
+    seed: int = 0,
 ) -> list[Record]:
     """Evaluates a run's kept weights, raw and averaged, and writes each result as soon as it is there.
 
@@ -59,9 +61,10 @@ def record_run(
         guidance_weights: for a conditional model; an unconditional one is sampled as it is.
         n: samples an evaluation, at least 100.
         progress: show a bar.
+        seed: of the noise that all samples come from.
 
     Returns:
-        All records of the run, in the order of steps, weights and guidance weights.
+        All records of the run from this noise, in the order of steps, weights and guidance weights.
 
     Raises:
         CheckpointError: the run kept no weights, or `records.jsonl` is damaged.
@@ -74,19 +77,26 @@ def record_run(
     schedule = make_schedule(config)
     ws = guidance_weights if config.conditional else (0.0,)
     tasks = [(step, weights, float(w)) for step in steps for weights in ("raw", "ema") for w in ws]
-    with locked(folder / RECORDS):
-        records = read_records(folder / RECORDS) if (folder / RECORDS).exists() else []
+    path = folder / records_name(seed)
+    with locked(path):
+        records = read_records(path) if path.exists() else []
         done = {(r.step, r.weights, r.evaluation.guidance_weight) for r in records if r.evaluation.n == n}
         for step, weights, w in tqdm(
             [task for task in tasks if task not in done], unit="evaluation", disable=not progress
         ):
             model = load_model(folder, step, weights)
-            evaluation, images = evaluate_model(model, schedule, n, w)
+            evaluation, images = evaluate_model(model, schedule, n, w, seed=seed)
             record = Record(weights, step, *losses[step], evaluation)
-            atomic_write(strip_path(folder, record), to_strip(images[:SHOWN]))
+            if seed == 0:
+                atomic_write(strip_path(folder, record), to_strip(images[:SHOWN]))
             records = sorted([*records, record], key=_place)
-            write_records(folder / RECORDS, records)
+            write_records(path, records)
     return records
+
+
+def records_name(seed: int = 0) -> str:
+    """The file with the records that come from this noise."""
+    return RECORDS if seed == 0 else f"records_seed_{seed}.jsonl"
 
 
 def mean_losses(folder: str | Path) -> dict[int, tuple[float, float]]:

@@ -6,25 +6,31 @@ import platform
 import shutil
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
+from torch import Tensor
 
-from ddpm_lib.checkpoints import save_tensors
+from ddpm_lib.checkpoints import save_tensors, with_prefix
 from ddpm_lib.errors import InputError, nearest
 from ddpm_lib.evaluation import Interval, noise_floor
 from ddpm_lib.files import atomic_write
 from ddpm_lib.plotting import png_bytes
-from ddpm_lib.pretrained import FOLDER, MODELS, records_file, samples_file, weights_file
-from ddpm_lib.records import RECORDS, Record, mean_losses, read_records, strip_path
+from ddpm_lib.posthoc import Snapshot, posthoc_weights, power_profile, power_snapshots
+from ddpm_lib.pretrained import FOLDER, MODELS, samples_file, snapshot_prefix, snapshots_file, weights_file
+from ddpm_lib.records import RECORDS, Record, mean_losses, read_records, step_of_epoch, strip_path
 from ddpm_lib.run_files import load_model, read_log, run_config
 from ddpm_lib.training import choose_precision
 
 EPOCHS = (5, 10, 15)  # the report's figures 3 to 5; the last epoch is shipped as well
+# Which (sigma_rel, epoch) are shipped to make averages of other widths from. A narrow average needs details of the last
+# epochs only; a wide one reaches back, but it is smooth. So: both widths at the end, before it the wide one.
+SNAPSHOTS = {"cfg": ((0.10, 7), (0.10, 12), (0.10, 17), (0.05, 20), (0.10, 20))}
+CHECKED_WIDTHS = (0.03, 0.05, 0.07, 0.10, 0.15, 0.20)
 USES = {
     "basic": "The report's Basic: to sample without labels, and to compare with guidance and averaging.",
     "cfg": "The report's +CFG (raw weights) and +CFG+EMA (averaged weights), from one training.",
@@ -42,10 +48,10 @@ def ship(run: str | Path, recipe: str, commit: str | None = None, folder: Path =
         folder: where to.
 
     Returns:
-        The files written: weights of epochs 5, 10, 15 and the last, records, samples, card.
+        The files written: weights of epochs 5, 10, 15 and the last, snapshots, records of all seeds, samples, card.
 
     Raises:
-        InputError: an unknown recipe.
+        InputError: an unknown recipe, or the run kept no weights of an epoch in `SNAPSHOTS`.
         CheckpointError: the run is not recorded, or kept no weights.
     """
     if recipe not in USES:
@@ -65,19 +71,67 @@ def ship(run: str | Path, recipe: str, commit: str | None = None, folder: Path =
                 metadata = {"kind": "weights", "config": config.to_dict(), "step": step, "weights": weights}
                 save_tensors(path, half, {**metadata, "model": name, "commit": commit})
                 written.append(path)
-    shutil.copyfile(run / RECORDS, folder / records_file(recipe))
-    written.append(folder / records_file(recipe))
+    more = ""
+    if recipe in SNAPSHOTS and config.power_emas:
+        path, line = ship_snapshots(run, recipe, commit, folder)
+        written, more = [*written, path], line
+    for source in sorted(run.glob("records*.jsonl")):
+        written.append(folder / f"{recipe}_{source.name}")
+        shutil.copyfile(source, written[-1])
     for kind in set(map(_kind, records)):
         strips = [strip_path(run, record) for record in records if _kind(record) == kind]
         path = folder / samples_file(recipe, *kind)
         atomic_write(path, _stack(strips))
         written.append(path)
-    atomic_write(folder / f"{recipe}.md", card(run, recipe, records, commit).encode())
+    atomic_write(folder / f"{recipe}.md", card(run, recipe, records, commit, more).encode())
     return [*written, folder / f"{recipe}.md"]
 
 
-def card(run: Path, recipe: str, records: Sequence[Record], commit: str) -> str:
-    """What one has to know about a trained model, as Markdown: recipe, code, machine, time, quality, use."""
+def ship_snapshots(run: Path, recipe: str, commit: str, folder: Path = FOLDER) -> tuple[Path, str]:
+    """Writes the power-function averages in `SNAPSHOTS` to one file.
+
+    Returns:
+        The file, and what the card says about it: how much weights rebuilt from these few differ from weights
+        rebuilt from all that the run kept.
+
+    Raises:
+        InputError: the run kept no weights of such an epoch, or no power-function averages.
+    """
+    kept = power_snapshots(run)
+    few = {key: kept[key] for key in ((width, step_of_epoch(run, epoch)) for width, epoch in SNAPSHOTS[recipe])}
+    few = {key: {name: value.half() for name, value in weights.items()} for key, weights in few.items()}
+    tensors: dict[str, Tensor] = {}
+    for key, weights in few.items():
+        tensors |= with_prefix(snapshot_prefix(*key), weights)
+    metadata = {"kind": "snapshots", "config": run_config(run).to_dict(), "snapshots": list(few), "commit": commit}
+    path = folder / snapshots_file(recipe)
+    save_tensors(path, tensors, metadata)
+    errors = ", ".join(f"{width}: {error:.2g}" for width, error in rebuilding_errors(few, kept).items())
+    names = ", ".join(f"{width} at epoch {epoch}" for width, epoch in SNAPSHOTS[recipe])
+    line = f"""
+- **Snapshots** of power-function averages, in half precision: {names}. Weights rebuilt from these {len(few)} and
+  from all {len(kept)} that were kept differ, relative to their size, by (width: difference) {errors}."""
+    return path, line
+
+
+def rebuilding_errors(
+    few: Mapping[Snapshot, Mapping[str, Tensor]], all_kept: Mapping[Snapshot, Mapping[str, Tensor]]
+) -> dict[float, float]:
+    """How far averages rebuilt from few snapshots are from those rebuilt from all; by relative width.
+
+    The norm of the difference over the norm of all weights, at the last step.
+    """
+    last = max(step for _, step in few)
+    errors = {}
+    for width in CHECKED_WIDTHS:
+        ours, theirs = (posthoc_weights(snapshots, power_profile(width, last)) for snapshots in (few, all_kept))
+        ours, theirs = (torch.cat([value.flatten() for value in weights.values()]) for weights in (ours, theirs))
+        errors[width] = float((ours - theirs).norm() / theirs.norm())
+    return errors
+
+
+def card(run: Path, recipe: str, records: Sequence[Record], commit: str, more: str = "") -> str:
+    """What one has to know about a trained model, as Markdown: recipe, code, machine, time, quality, use; and more."""
     config, log, floor = run_config(run), read_log(run), noise_floor(records[0].evaluation.n)
     seconds = statistics.median(config.batch_size / report.images_per_second for report in log) * len(log)
     precision = choose_precision(config.precision, torch.device("cpu"))
@@ -100,7 +154,7 @@ def card(run: Path, recipe: str, records: Sequence[Record], commit: str) -> str:
 - **Measured** on {how.n:,} samples, all from the same noise: {how.sampler}, {how.steps} evaluations{options}, in
   {how.computed_in}, by the judge {how.evaluator[:12]}…. In brackets 95 % intervals over draws. As many real
   test images score FID {_show(floor.fid)}.
-- **Stored** in half precision, measured before rounding. All evaluations are in `{records_file(recipe)}`.
+- **Stored** in half precision, measured before rounding. All evaluations are in `{recipe}_{RECORDS}`.{more}
 
 | epoch | weights | guidance weight | FID | KID | accuracy |
 |---|---|---|---|---|---|

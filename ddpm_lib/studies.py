@@ -28,6 +28,7 @@ class Setting:
 
     model: str  # see `pretrained.MODELS`; "real": no model, but n test images judged like samples (the noise floor)
     epoch: int | None = None  # None: the last
+    sigma_rel: float | None = None  # instead of its own weights, the average of this relative width; None: its own
     guidance_weight: float = 0.0
     noise_levels: tuple[float, float] | None = None  # guided only where low < sigma <= high; None: everywhere
     guide: tuple[str, int] | None = None  # another model and its epoch, to go away from; None: the model without label
@@ -42,7 +43,8 @@ def measure(setting: Setting) -> Evaluation:
     """Samples and judges, now. Raises InputError for what the setting names and is not there."""
     if setting.model == REAL:
         return noise_floor(setting.n, setting.seed)
-    model, schedule = pretrained.load(setting.model, setting.epoch), pretrained.schedule(setting.model)
+    model = pretrained.load(setting.model, setting.epoch, setting.sigma_rel)
+    schedule = pretrained.schedule(setting.model)
     network = model if setting.guide is None else Autoguided(model, pretrained.load(*setting.guide)).eval()
     w = setting.guidance_weight
     if setting.noise_levels is not None:
@@ -81,9 +83,10 @@ def measured(
 
 def _key(setting: Setting) -> str:
     """All that decides the result: the setting, and the weights it names."""
-    networks = [] if setting.model == REAL else [(setting.model, setting.epoch)]
+    networks = [] if setting.model == REAL else [(setting.model, setting.epoch, setting.sigma_rel)]
     networks += [] if setting.guide is None else [setting.guide]
-    values = json.loads(json.dumps(asdict(setting)), parse_int=float)  # w = 2 and w = 2.0 are one setting
+    given = {name: value for name, value in asdict(setting).items() if value is not None}
+    values = json.loads(json.dumps(given), parse_int=float)  # w = 2 and w = 2.0 are one setting
     return json.dumps({**values, "weights": [pretrained.fingerprint(*network) for network in networks]})
 
 

@@ -69,6 +69,21 @@ def test_what_is_recorded_is_not_measured_again_and_what_is_missing_is(run, monk
     assert (run / "records.jsonl").read_text() == before
 
 
+def test_other_noise_is_recorded_in_a_file_of_its_own_and_keeps_no_pictures(run, tmp_path, monkeypatch):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".jsonl", ".png")}
+    (record, *_) = record_run(run, epochs=[2], guidance_weights=(0.0,), n=100, progress=False, seed=1)
+    measured, _ = evaluate_model(load_model(run, 4, record.weights), linear_schedule(20), 100, 0.0, seed=1)
+    assert record.evaluation == measured
+    assert measured.fid != next(r for r in read_records(run / "records.jsonl") if r.step == 4).evaluation.fid
+    assert {path: path.read_bytes() for path in run.rglob("*") if path in before} == before
+    assert len(list((run / "samples").iterdir())) == sum(path.suffix == ".png" for path in before)
+
+    shipping.ship(run, "cfg", commit="abc", folder=tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    assert [(r.step, r.evaluation.seed) for r in pretrained.records("cfg", seed=1)] == [(4, 1)]
+    (run / "records_seed_1.jsonl").unlink()
+
+
 def test_an_epoch_that_was_not_kept_is_refused(run):
     with pytest.raises(InputError, match=r"no weights of epoch 7; it has \[1, 2\]"):
         record_run(run, epochs=[7], progress=False)

@@ -19,10 +19,12 @@ QUICK = Setting("cfg_ema", steps=2, n=100)
 def tiny_models(tmp_path_factory):
     """Two epochs of a tiny run stand for the shipped models; the judge compares with few real images."""
     run, folder = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("pretrained")
-    fit(tiny_config(T=20, conditional=True, epochs=2.0, batch_size=8), tiny_data(16), run, progress=False)
+    config = tiny_config(T=20, conditional=True, epochs=2.0, batch_size=8, power_emas=True)
+    fit(config, tiny_data(16), run, progress=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "REFERENCE", 200)
         patch.setattr(shipping, "EPOCHS", (1,))
+        patch.setattr(shipping, "SNAPSHOTS", {"cfg": ((0.05, 2), (0.10, 2))})
         records.record_run(run, epochs=[2], guidance_weights=(0.0,), n=100, progress=False)
         shipping.ship(run, "cfg", commit="abc", folder=folder)
         patch.setattr(pretrained, "FOLDER", folder)
@@ -65,7 +67,7 @@ def test_shipped_results_count_unless_they_are_to_be_computed_anew(calls, tmp_pa
 
 def test_results_of_other_weights_do_not_count(calls, monkeypatch):
     measured("s", [QUICK], progress=False)
-    monkeypatch.setattr(pretrained, "fingerprint", lambda name, epoch=None: "other")
+    monkeypatch.setattr(pretrained, "fingerprint", lambda *_: "other")
     measured("s", [QUICK], progress=False)
     assert len(calls) == 2
 
@@ -77,6 +79,13 @@ def test_guidance_in_an_interval_and_by_a_weaker_model_change_the_samples():
         Setting("cfg_ema", guidance_weight=3.0, guide=("cfg_ema", 1), steps=2, n=100),
     ]
     assert len({evaluation.fid.value for evaluation in measured("s", settings, progress=False)}) == 3
+
+
+def test_an_average_rebuilt_after_the_training_is_another_model(tiny_models):
+    settings = [Setting("cfg", sigma_rel=width, steps=2, n=100) for width in (None, 0.05, 0.07)]
+    before = {evaluation.fid.value for evaluation in measured("s", settings, progress=False)}
+    assert len(before) == 3
+    assert all("null" not in studies._key(setting) for setting in settings)  # so a new field leaves old results valid
 
 
 def test_real_images_are_judged_like_samples():
