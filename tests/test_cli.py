@@ -170,6 +170,9 @@ def test_train_goes_on_where_it_was_and_sample_draws_from_it(tmp_path: Path):
     recorded = ddpm("record", str(run), "--n", "100", "--epoch", "1")
     assert recorded.exit_code == 0, recorded.output
     assert len((run / "records.jsonl").read_text().splitlines()) == 8  # raw and averaged, four guidance weights
+    again = ddpm("record", str(run), "--n", "100", "--epoch", "1", "-w", "0", "--seed", "1")
+    assert again.exit_code == 0, again.output
+    assert len((run / "records_seed_1.jsonl").read_text().splitlines()) == 2  # raw and averaged
 
 
 def test_a_model_of_the_course_is_sampled_by_its_name(tmp_path: Path):
