@@ -32,7 +32,7 @@ test: data ## check style, run the tests, compare every notebook with its stored
 		tests $(sort $(wildcard notebooks/*.ipynb book/*.ipynb))
 
 bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,book,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,book,sweeps,bench]'
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/browser/latency.py
 
@@ -53,5 +53,5 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "$(PYTHON) is missing or older than Python 3.10; try make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test,course,book]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebooks,test,course,book,sweeps]'
 	@touch $@

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
+from ddpm_lib.sweep_cli import app as sweep_app
 
 if TYPE_CHECKING:
     from ddpm_lib.execution import Run
@@ -45,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(sweep_app, name="sweep")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]
 RunOrModel = Annotated[Path | None, typer.Argument(metavar="[RUN]", help="The folder of a training run, or --model.")]

@@ -34,6 +34,10 @@ class NotebookError(DDPMError):
     """A notebook run was asked for wrongly, or one of its cells failed."""
 
 
+class SweepError(DDPMError):
+    """A sweep cannot go on: its scheduler, its folder or its code is not what it was."""
+
+
 class Stopped(KeyboardInterrupt):
     """A training was stopped on purpose, and saved. Not an error, and so not a DDPMError."""
 

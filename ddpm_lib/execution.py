@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -77,7 +78,7 @@ def run_notebooks(plan: Mapping[Path, Mapping[str, Any]], out: Path, jobs: int =
     runs = {}
     with _divided_cores(jobs), _Progress(plan) as progress, ThreadPoolExecutor(jobs) as pool:
         waiting = {
-            pool.submit(_run_one, notebook.absolute(), dict(parameters), out / notebook.name, progress)
+            pool.submit(_run_one, notebook.absolute(), parameters, out / notebook.name, progress)
             for notebook, parameters in plan.items()
         }
         try:
@@ -110,32 +111,65 @@ def result_line(run: Run) -> str:
     return f"{run.notebook.stem:28} {'failed' if run.error else 'ok':8} {run.seconds:8.0f} s"
 
 
-def _run_one(notebook: Path, parameters: dict[str, Any], copy: Path, progress: _Progress) -> Run:
-    start, error = time.monotonic(), None
-    progress.begin(notebook)
+def execute(
+    notebook: Path,
+    copy: Path,
+    parameters: Mapping[str, Any],
+    kernel: type[Kernel] = Kernel,
+    on_cell_executed: Callable[..., None] | None = None,
+) -> str | None:
+    """Execute one notebook from top to bottom in a kernel of its own, whose working directory is its folder.
+
+    Args:
+        notebook, copy: absolute paths; the copy is written also where a cell fails, with its traceback.
+        parameters: what papermill sets.
+        kernel: the class of its kernel, for those who want to find it.
+        on_cell_executed: called after each cell, by keywords.
+
+    Returns:
+        Which cell failed, and how; None: all cells ran.
+    """
+    begun = ""  # the first line of the newest cell
+
+    def begin(cell: NotebookNode, **_: Any) -> None:
+        nonlocal begun
+        begun = next(iter(cell.source.splitlines()), "")
+
     try:
         # The folder goes in as a resource: with `cwd`, papermill changes the directory of the whole process.
         papermill.execute_notebook(
             notebook,
             copy,
-            parameters=parameters,
+            parameters=dict(parameters),
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            kernel_manager_class=Kernel,
+            kernel_manager_class=kernel,
             resources={"metadata": {"path": str(notebook.parent)}},
-            on_cell_executed=lambda **_: progress.step(),
+            on_cell_execute=begin,
+            on_cell_executed=on_cell_executed,
         )
     except PapermillExecutionError as failure:
-        line = next(iter(failure.source.splitlines()), "")
         reason = " ".join(failure.evalue.split())
-        error = f"cell [{failure.exec_count}] `{line}`: {failure.ename}: {reason}"
+        return f"cell [{failure.exec_count}] `{begun}`: {failure.ename}: {reason}"
     except DeadKernelError:
-        error = "the kernel died; out of memory?"
+        return f"cell `{begun}`: the kernel died; out of memory?"
     except (CellControlSignal, RuntimeError, OSError) as failure:  # no start, no answer, disk full
-        error = f"{type(failure).__name__}: {failure}"
+        return f"{type(failure).__name__}: {failure}"
+    return None
+
+
+def _run_one(notebook: Path, parameters: Mapping[str, Any], copy: Path, progress: _Progress) -> Run:
+    start = time.monotonic()
+    progress.begin(notebook)
+    error = execute(notebook, copy, parameters, on_cell_executed=lambda **_: progress.step())
     progress.end(notebook)
     return Run(notebook, copy, time.monotonic() - start, error)
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -144,8 +178,7 @@ def _divided_cores(jobs: int) -> Iterator[None]:
     if jobs == 1 or THREADS_VARIABLE in os.environ:
         yield
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    os.environ[THREADS_VARIABLE] = str(max(1, cores // jobs))
+    os.environ[THREADS_VARIABLE] = str(max(1, usable_cores() // jobs))
     try:
         yield
     finally:

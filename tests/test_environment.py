@@ -63,7 +63,14 @@ def test_make_recognises_condas_environment_by_name():
 @pytest.mark.parametrize(
     "requirement",
     # The benchmark's peers come with make bench.
-    [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"], *EXTRAS["course"], *EXTRAS["book"]],
+    [
+        *PROJECT["dependencies"],
+        *EXTRAS["notebooks"],
+        *EXTRAS["test"],
+        *EXTRAS["course"],
+        *EXTRAS["book"],
+        *EXTRAS["sweeps"],
+    ],
     ids=lambda text: text,
 )
 def test_the_running_environment_satisfies(requirement: str):
