@@ -33,7 +33,7 @@ def test_the_picture_is_the_one_stored_in_notebook_05():
 
 def test_imports_point_the_way_that_the_list_of_modules_says():
     after = README.partition("each module imports only from those above it:")[2]
-    order = re.findall(r"[a-z_]+", after.partition("tests/")[0])
+    order = re.findall(r"\w+", after.partition("tests/")[0])
     modules = {path.stem: path for path in (ROOT / "ddpm_lib").glob("*.py") if path.stem != "__init__"}
     modules |= {path.parent.name: path for path in (ROOT / "ddpm_lib").glob("*/__init__.py")}
     assert set(order) == set(modules)
