@@ -15,11 +15,11 @@ from contextlib import contextmanager
 import ipywidgets as widgets
 import torch
 from IPython import get_ipython
-from IPython.display import DisplayHandle, Image, display
+from IPython.display import HTML, DisplayHandle, display
 from torch import Tensor
 
 from ddpm_lib.errors import Stopped
-from ddpm_lib.frames import Picture, beside, chart, picture, tiles
+from ddpm_lib.frames import Picture, beside, chart, picture, picture_html, tiles
 from ddpm_lib.plotting import draw_curves, new_figure, smooth
 from ddpm_lib.runs import Watch
 from ddpm_lib.samplers import sample
@@ -42,9 +42,9 @@ def training_view() -> Iterator[Watch | None]:
         with training_view() as watch:
             folder = short_training(data, steps=2500, watch=watch)
 
-    Below the training's bar: the smoothed loss, ten samples of the averaged weights from the
-    same noise each time, and a button. The weights are those of an unwatched training, to the bit. The first picture
-    comes at once, the others take less than a twentieth of the time.
+    Below the training's bar: a button, the smoothed loss, and ten samples of the averaged weights, each time from the
+    same noise. The weights are those of an unwatched training, to the bit. The pictures take less than a twentieth of
+    the time, but for the first and the last one.
 
     Where nobody could look or click (papermill, nbval, plain Python) there is None to watch with, and only the bar.
 
@@ -85,11 +85,10 @@ class _View:
 
     def __call__(self, state: TrainingState, report: StepReport) -> bool:
         self.reports.append(report)
-        if self._controls is None:
-            button = widgets.Button(description="Save and stop", icon="stop")
-            button.on_click(self._clicked)
-            self._controls = display(widgets.HBox([button, widgets.HTML(HINT)]), display_id=True)
         stop, started = self._stop.is_set(), time.monotonic()
+        if self._controls is None:
+            self._controls = display(self._button(), display_id=True)
+            self._due = started + EVERY
         if started >= self._due or stop or report.step == state.total_steps:
             self._show(_draw(self.reports, state))
             ended = time.monotonic()
@@ -105,11 +104,19 @@ class _View:
             self._controls.update(data, raw=True)
 
     def _show(self, shown: Picture) -> None:
-        image = Image(data=shown.png, format="png", alt=shown.alt)
+        output = HTML(picture_html(shown))  # JupyterLab gives a plain image no alt text
         if self._picture is None:
-            self._picture = display(image, display_id=True)
+            self._picture = display(output, display_id=True)
         else:
-            self._picture.update(image)
+            self._picture.update(output)
+
+    def _button(self) -> widgets.Box:
+        button = widgets.Button(description="Save and stop", icon="stop", layout={"width": "max-content"})
+        button.on_click(self._clicked)
+        # Since 7.4 ipykernel takes a click to the thread in which the button was made, whatever the notebook asks for:
+        # here to the one that trains. It forgets that thread (other versions have nothing to forget).
+        vars(button.comm).pop("_reply_subshell_id", None)
+        return widgets.VBox([button, widgets.HTML(HINT)])
 
     def _clicked(self, button: widgets.Button) -> None:
         self._stop.set()
@@ -121,11 +128,11 @@ def _draw(reports: Sequence[StepReport], state: TrainingState) -> Picture:
     losses = smooth([report.loss for report in reports], window)
     figure, axes = new_figure(width=4.8, height=2.4)
     label = "loss" if window == 1 else f"loss, mean of {window}"
-    title = f"step {step:,} of {state.total_steps:,}"
-    draw_curves(axes[0, 0], {"loss": ([report.step for report in reports], losses)}, "step", label, title, log_y=True)
+    draw_curves(axes[0, 0], {"loss": ([report.step for report in reports], losses)}, "step", label, log_y=True)
     images = quick_samples(state.averages["ema"].model, state.schedule)
-    alt = f"Left: the loss up to {title}, now {losses[-1]:.3f}. Right: ten samples of the averaged weights."
-    return picture(beside(chart(figure), tiles([images[:5], images[5:]], scale=3)), alt, "")
+    alt = "Left: the loss over the steps so far. Right: ten samples of the averaged weights."
+    caption = f"step {step:,} of {state.total_steps:,}, loss {losses[-1]:.3f}; ten samples from always the same noise"
+    return picture(beside(chart(figure), tiles([images[:5], images[5:]], scale=3)), alt, caption)
 
 
 def _has_reader() -> bool:
