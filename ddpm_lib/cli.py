@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
+from ddpm_lib.course_cli import app as course_app
 from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
 from ddpm_lib.sweep_cli import app as sweep_app
 
@@ -46,6 +47,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(course_app, name="course")
+
 app.add_typer(sweep_app, name="sweep")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training run.")]

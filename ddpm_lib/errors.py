@@ -34,6 +34,10 @@ class NotebookError(DDPMError):
     """A notebook run was asked for wrongly, or one of its cells failed."""
 
 
+class CourseError(DDPMError):
+    """An assignment cannot be released or graded, or a submission is not what it should be."""
+
+
 class SweepError(DDPMError):
     """A sweep cannot go on: its scheduler, its folder or its code is not what it was."""
 

@@ -1,6 +1,7 @@
-"""The course for nbgrader; `ddpm course` and JupyterLab's formgrader both read it."""
+"""The course for nbgrader's own commands and JupyterLab's formgrader: the same settings as `ddpm course`."""
 
-c = get_config()  # noqa: F821 (nbgrader puts it here)
-c.CourseDirectory.course_id = "ddpm"
-c.ClearSolutions.code_stub = {"python": "raise NotImplementedError  # your code here"}
-c.ClearSolutions.text_stub = "Your answer here."
+from pathlib import Path
+
+from ddpm_lib.grading import settings
+
+get_config().merge(settings(Path(__file__).parent))  # noqa: F821 (nbgrader puts it here)
