@@ -57,14 +57,18 @@ bibtex_reference_style = "author_year"
 html_title = "Diffusion models from scratch"
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_copy_source = True
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
     "path_to_docs": ".",
     "use_download_button": True,
     "use_fullscreen_button": True,
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "navbar_persistent": [],  # the search field stands in the sidebar
 }
 # Where the book is built for a public repository, its address gives each notebook a button that starts it there.
 if repository := os.environ.get("BOOK_REPOSITORY"):
@@ -95,9 +99,9 @@ API = {
     "process": ("schedules", "embedding", "diffusion"),
     "network": ("unet", "guidance", "ema", "posthoc"),
     "sampling": ("samplers",),
-    "training": ("config", "data", "training", "runs", "run_files", "checkpoints"),
-    "evaluation": ("classifier", "evaluation", "records", "pretrained"),
-    "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets"),
+    "training": ("config", "data", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
+    "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
+    "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "tools": (),
 }
 
