@@ -121,6 +121,7 @@ def train(
     """Train a model, or go on where the same command was stopped.
 
     Saves at each epoch, every ten minutes and on Ctrl-C. Several GPUs: accelerate launch -m ddpm_lib.cli train …
+    Several processes on CPUs: torchrun --nproc-per-node 2 -m ddpm_lib.cli train …
     """
     from ddpm_lib.config import RECIPES, config_from_yaml
     from ddpm_lib.data import load_fashion_mnist

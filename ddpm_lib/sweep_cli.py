@@ -60,7 +60,6 @@ def run(
     Everything is checked before anything runs. Exit status 1: a run failed; 2: wrong input, nothing ran.
     """
     from ddpm_lib.batch import RUNS
-    from ddpm_lib.sweep_report import report, write_report
     from ddpm_lib.sweep_spec import chosen_runs, load_sweep
     from ddpm_lib.sweeps import missing, run_sweep
 
@@ -72,6 +71,9 @@ def run(
     if dry_run:
         typer.echo(_plan(runs, len(sweep.runs), folder, workers, sweep.limits.memory_gb))
         return
+
+    from ddpm_lib.sweep_report import report, write_report
+
     lost: dict[str, str] = {}
     try:
         lost = run_sweep(sweep, folder, runs, scheduler, workers, dashboard)

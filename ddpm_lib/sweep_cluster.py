@@ -128,5 +128,7 @@ class _Elsewhere:
 
 
 def _silence() -> None:
-    """Workers are expected to die, and the sweep says so in its own words."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    """Workers and schedulers are expected to die, and the sweep says so in its own words."""
+    for name in list(logging.root.manager.loggerDict):  # each has a level of its own, from Dask's configuration
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

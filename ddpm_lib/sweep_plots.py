@@ -38,6 +38,7 @@ def draw_result(table: pd.DataFrame, result: str, swept: Sequence[str]) -> Figur
     if result not in table or not table[result].notna().any() or not swept:
         raise InputError(f"nothing to draw: no run has a result {result!r}, or nothing was swept")
     table = table[table[result].notna()]
+    table = table.assign(**{name: table[name].map(str) for name in swept if not _comparable(table, name)})
     swept = _independent(table, swept)
     by_values = sorted(swept, key=lambda name: (_is_numeric(table, name), table[name].nunique()), reverse=True)
     many = [name for name in by_values if table[name].nunique() > MOST_LINES]
@@ -95,6 +96,11 @@ def _positions(ax: Axes, rows: pd.DataFrame, name: str, table: pd.DataFrame | No
     if values.min() > 0 and values.max() / values.min() >= LOG_RATIO:
         ax.set_xscale("log")
     return rows[name].to_numpy(dtype=float)
+
+
+def _comparable(table: pd.DataFrame, name: str) -> bool:
+    """Whether values can be told apart and sorted as they are: no lists, and none that is missing."""
+    return not table[name].map(lambda value: isinstance(value, list | np.ndarray)).any() and table[name].notna().all()
 
 
 def _is_numeric(table: pd.DataFrame, name: str) -> bool:

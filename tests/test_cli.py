@@ -48,7 +48,7 @@ def test_help_needs_no_heavy_package():
     assert result.stdout.strip() == "light"
 
 
-@pytest.mark.parametrize("command", ["data", "run", "outputs", "train", "sample", "evaluate"])
+@pytest.mark.parametrize("command", ["data", "run", "outputs", "train", "sample", "evaluate", "sweep"])
 def test_every_command_is_listed_and_has_help(command: str):
     assert f"  {command} " in ddpm("--help").stdout
     assert ddpm(command, "--help").stdout.startswith("Usage: ")

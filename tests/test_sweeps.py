@@ -251,6 +251,11 @@ def test_a_parameter_that_another_one_decides_is_not_drawn_over():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["name = a", "name = b"]
 
 
+def test_lists_and_none_are_values_like_others():
+    (ax,) = draw_result(table_of(w=[[0, 1], [0, 2], None], fid=[1.0, 2.0, 3.0]), "fid", ["w"]).axes
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["None", "[0, 1]", "[0, 2]"]
+
+
 def test_many_draws_get_a_panel_for_each_parameter():
     table = table_of(a=list(range(1, 11)), b=[0.1 * i for i in range(10)], fid=list(range(10)))
     figure = draw_result(table, "fid", ["a", "b"])
