@@ -95,6 +95,8 @@ class SafeExecute(Execute):
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         content, kind = msg["content"], msg["msg_type"]
+        if kind == "stream":
+            content["name"] = "stdout"  # nbgrader takes a warning on stderr for a failure
         if kind in ("stream", "display_data", "execute_result", "update_display_data"):
             if "data" in content:
                 content["data"] = {name: value for name, value in content["data"].items() if name in SHOWN}

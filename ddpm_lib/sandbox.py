@@ -32,7 +32,8 @@ SCRATCH = 256 * 1024**2  # bytes of temporary memory
 CPU_SECONDS = 600
 WATCH_SECONDS = 0.3
 FIRST_UID = 1_000_000_000  # above what systems give to people and services
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
+SYSTEM += tuple(f"/etc/{name}" for name in ("ld.so.cache", "alternatives", "localtime", "fonts"))
 
 
 def missing() -> str | None:

@@ -67,7 +67,9 @@ def hand_in_everything(released: Path, folder: Path) -> None:
     hand_in("ada", right | {"written-shrink": "The variances add up."})
     hand_in("ben", right | answered("ps1", "q-sample", PLANTED["q-sample"].mistakes[0]))
     hand_in("blank", {})
-    hand_in("cem", right | {exercise: planted.alternatives[0] for exercise, planted in PLANTED.items()})
+    alternatives = {exercise: planted.alternatives[0] for exercise, planted in PLANTED.items()}
+    loud = "import os\n" + ONE_STEP.replace("    return", "    os.write(2, b'a warning')\n    return")
+    hand_in("cem", right | alternatives | {"one-step": loud})
     hand_in("hang", right | {"one-step": "def one_step(x, beta, z):\n    while True: pass"})
     hand_in("crash", right | {"one-step": "import os\nos._exit(1)"})
     hand_in("giga", right | {"one-step": ONE_STEP + "\nfor _ in range(10**4): print('x' * 10**5)"})
