@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from distributed import Future, KilledWorker
+from distributed.comm import CommClosedError
 from tqdm import tqdm
 
 from ddpm_lib.errors import InputError, SweepError
@@ -124,13 +125,17 @@ def _hand_out(cluster: Cluster, sweep: Sweep, folder: Path, todo: Sequence[Sweep
 
 def _answer(future: Future, folder: Path) -> Outcome | str:
     """What came of a run, or why nothing did. Raises SweepError if the scheduler is gone."""
+    gone = SweepError("the Dask scheduler has gone away; the same command, with one that runs, does what is missing")
     if future.status == "finished":
-        outcome = future.result()
+        try:
+            outcome = future.result()
+        except CommClosedError:  # it went while it was being asked
+            raise gone from None
         if outcome_path(folder, outcome.key).exists():
             return outcome
         return f"{outcome.host} has done it, but {folder} here does not show it: the folder must be a shared one"
     if future.status != "error":
-        raise SweepError("the Dask scheduler has gone away; the same command, with one that runs, does what is missing")
+        raise gone
     error = future.exception()
     if isinstance(error, KilledWorker):
         return f"{error.allowed_failures + 1} workers died while they were at it; out of memory?"

@@ -1,4 +1,4 @@
-"""One browser for all tests of this folder."""
+"""A browser for the tests of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lab import chromium, find_chromium
 from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: its event loop runs as long as it lives, and other tests need their own
 def browser() -> Iterator[Browser]:
     if find_chromium() is None:
         pytest.skip("no Chromium or Chrome is installed; Debian: apt-get install chromium")

@@ -33,7 +33,8 @@ from ddpm_lib.schedules import linear_schedule
 from ddpm_lib.unet import UNet
 torch.manual_seed(0)
 model_widgets.guidance(UNet(num_classes=3).eval(), linear_schedule(), ["bag", "boot", "coat"], n=4)"""
-SECONDS = 10_000  # in milliseconds: what a picture may take on a slow machine
+SECONDS = 30_000  # in milliseconds: what a picture may take on a slow machine
+FIRST = 180_000  # and a widget's first one, while all notebooks run at once, beside other tests
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ class Live:
         self.values = dict(twin.first)
         cell = page.locator(".jp-CodeCell").filter(has=page.locator(".cm-content", has_text=code))
         self.box = cell.locator(".jp-OutputArea-output .widget-vbox").first
-        self.box.scroll_into_view_if_needed()
+        self.box.scroll_into_view_if_needed(timeout=FIRST)
 
     def control(self, name: str) -> Locator:
         label = self.twin.controls[name].description
