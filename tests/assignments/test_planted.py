@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from importlib import import_module
 
 import pytest
@@ -45,7 +46,7 @@ def test_the_reference_gets_full_marks(name: str):
 @pytest.mark.parametrize("name", SETS)
 def test_a_blank_one_gets_no_points(name: str):
     clear: Preprocessor = ClearSolutions()
-    blank, _ = clear.preprocess(notebook(name).copy(), {})
+    blank, _ = clear.preprocess(deepcopy(notebook(name)), {})
     answers = {cell.id: cell.source for cell in blank.cells if cell.id in solutions(name)}
     assert all("NotImplementedError" in source for source in answers.values())
     assert set(grade(name, answers)) == set(graded_tests(name))

@@ -30,6 +30,7 @@ FLAGS = (
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},  # or pages ask each other about files changed on disk
 }
 START_SECONDS = 60
 
@@ -53,7 +54,10 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def jupyterlab(folder: Path) -> Iterator[str]:
-    """JupyterLab on a folder, with settings of its own; gives the address of a notebook but for its name."""
+    """JupyterLab on a folder, with settings of its own; gives the address of a notebook but for its name.
+
+    Each notebook gets a workspace of its own: in a shared one a page opens the notebooks of the others, too.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,7 +87,7 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             )
             try:
                 _wait(f"http://127.0.0.1:{port}/api?token={token}", server, Path(home) / "log")
-                yield f"http://127.0.0.1:{port}/lab/tree/{{}}?token={token}"
+                yield f"http://127.0.0.1:{port}/lab/workspaces/{{0}}/tree/{{0}}.ipynb?token={token}"
             finally:
                 server.terminate()  # ends its kernels, too
                 try:

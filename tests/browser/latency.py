@@ -52,7 +52,7 @@ def main(
         nbformat.write(notebook, Path(folder) / "latency.ipynb")
         with jupyterlab(Path(folder)) as address, chromium() as browser:
             page = browser.new_page(viewport={"width": 1280, "height": 900})
-            open_notebook(page, address.format("latency.ipynb"))
+            open_notebook(page, address.format("latency"))
             command(page, "notebook:run-all-cells")
             first, last = measure(page, passes)
     machine = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

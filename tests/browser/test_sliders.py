@@ -34,7 +34,8 @@ from ddpm_lib.unet import UNet
 torch.manual_seed(0)
 model_widgets.guidance(UNet(num_classes=3).eval(), linear_schedule(), ["bag", "boot", "coat"], n=4)"""
 SECONDS = 30_000  # in milliseconds: what a picture may take on a slow machine
-FIRST = 180_000  # and a widget's first one, while all notebooks run at once, beside other tests
+FIRST = 120_000  # and a whole notebook, beside other tests
+RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ran = true }) }"
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +58,12 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for name in (*NAMES, "guidance"):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             note_troubles(page)
-            open_notebook(page, address.format(f"{name}.ipynb"))
+            open_notebook(page, address.format(name))
             opened[name] = page
         opened[NAMES[0]].before = untouched(opened[NAMES[0]])
-        for page in opened.values():  # all side by side
-            page.evaluate("() => { window.ran = window.jupyterapp.commands.execute('notebook:run-all-cells') }")
-        for page in opened.values():
-            page.evaluate("() => window.ran.then(() => null)")
+        for page in opened.values():  # one after the other: side by side they sometimes never end
+            page.evaluate(RUN_ALL)
+            page.wait_for_function("() => window.ran", timeout=FIRST, polling=200)
         yield opened
 
 
@@ -109,6 +109,7 @@ class Live:
 
     def drag(self, name: str, to: float) -> Any:
         """Drags a slider to a part of its track, slowly; returns the value that its read-out shows."""
+        self.handle(name).hover(timeout=SECONDS)  # waits until it rests where the mouse can reach it
         handle, track = self.handle(name).bounding_box(), self.control(name).locator(".slider").bounding_box()
         x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
         self.page.mouse.move(x, y)
@@ -117,6 +118,7 @@ class Live:
             self.page.mouse.move(x + (track["x"] + track["width"] * to - x) * part / 20, y)
             self.page.wait_for_timeout(40)
         self.page.mouse.up()
+        self.page.evaluate("() => new Promise(requestAnimationFrame)")  # the page has seen it
         shown = self.control(name).locator(".widget-readout").inner_text()
         control = self.twin.controls[name]
         return dict(control.options)[shown] if hasattr(control, "options") else int(shown)

@@ -34,7 +34,7 @@ def page(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     with jupyterlab(tmp_path) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         note_troubles(page)
-        open_notebook(page, address.format("training.ipynb"))
+        open_notebook(page, address.format("training"))
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells').catch(() => null) }")
         yield page
         page.close()
