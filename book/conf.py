@@ -94,7 +94,7 @@ def copy_notebooks() -> None:
 
 copy_notebooks()
 
-# The pages of the API reference; every module that is not named here stands on the last one.
+# The pages of the API reference, with modules and whole packages; what is not named here stands on the last page.
 API = {
     "process": ("schedules", "embedding", "diffusion"),
     "network": ("unet", "guidance", "ema", "posthoc"),
@@ -110,9 +110,13 @@ def api_modules(page: str) -> list[str]:
     """The modules of one page of the API reference, in the order in which they import each other."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     after = readme.partition("each module imports only from those above it:")[2]
-    every = re.findall(r"\w+", after.partition("tests/")[0])
-    placed = {module for modules in API.values() for module in modules}
-    return list(API[page]) or [module for module in every if module not in placed]
+    every = []
+    for name, inside in re.findall(r"(\w+)(?:\s*\(([^)]*)\))?", after.partition("tests/")[0]):  # package (module · …)
+        every += [f"{name}.{module}" for module in re.findall(r"\w+", inside)] or [name]
+    placed = {name for names in API.values() for name in names}
+    if not API[page]:
+        return [module for module in every if placed.isdisjoint((module, module.partition(".")[0]))]
+    return [module for name in API[page] for module in every if name in (module, module.partition(".")[0])]
 
 
 def reading_path() -> str:

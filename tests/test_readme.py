@@ -29,16 +29,3 @@ def test_the_picture_is_the_one_stored_in_notebook_05():
     cell = next(cell for cell in notebook.cells if cell["id"] == "05-grid-picture")
     stored = [base64.b64decode(output.data["image/png"]) for output in cell.outputs if "data" in output]
     assert (ROOT / "ddpm_lib" / "pretrained" / "guidance_grid.png").read_bytes() in stored
-
-
-def test_imports_point_the_way_that_the_list_of_modules_says():
-    after = README.partition("each module imports only from those above it:")[2]
-    order = re.findall(r"\w+", after.partition("tests/")[0])
-    modules = {path.stem: path for path in (ROOT / "ddpm_lib").glob("*.py") if path.stem != "__init__"}
-    modules |= {path.parent.name: path for path in (ROOT / "ddpm_lib").glob("*/__init__.py")}
-    assert set(order) == set(modules)
-    for name, path in modules.items():
-        imported = set(re.findall(r"from ddpm_lib\.(\w+) import", path.read_text(encoding="utf-8")))
-        imported.discard(name)  # an example of its use, in its docstring
-        below = [other for other in imported if order.index(other) >= order.index(name)]
-        assert below == [], f"{name} imports {below}, which stand below it"
