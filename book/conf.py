@@ -102,6 +102,7 @@ API = {
     "training": ("config", "data", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
     "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
+    "sweeps": ("sweeps",),
     "tools": (),
 }
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from ddpm_lib.course_cli import app as course_app
 from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
-from ddpm_lib.sweep_cli import app as sweep_app
+from ddpm_lib.sweeps.cli import app as sweep_app
 
 if TYPE_CHECKING:
     from ddpm_lib.execution import Run

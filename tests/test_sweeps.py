@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from ddpm_lib.cli import app
 from ddpm_lib.errors import InputError, SweepError
 from ddpm_lib.results import record, recorded
-from ddpm_lib.sweep_cluster import worker_count
-from ddpm_lib.sweep_plots import draw_result
-from ddpm_lib.sweep_report import results_table, summary_notebook
-from ddpm_lib.sweep_spec import Limits, Sweep, load_sweep
-from ddpm_lib.sweep_worker import copy_path, outcome_path, perform, read_outcome
-from ddpm_lib.sweeps import estimate_seconds, missing, run_sweep
+from ddpm_lib.sweeps.cluster import worker_count
+from ddpm_lib.sweeps.plots import draw_result
+from ddpm_lib.sweeps.report import results_table, summary_notebook
+from ddpm_lib.sweeps.runner import estimate_seconds, missing, run_sweep
+from ddpm_lib.sweeps.spec import Limits, Sweep, load_sweep
+from ddpm_lib.sweeps.worker import copy_path, outcome_path, perform, read_outcome
 
 PARAMETERS = 'mode: str = "fine"  # what happens\nw: float = 0.5  # a number'
 MODES = """\
@@ -164,7 +164,7 @@ def test_there_are_never_more_workers_than_memory_or_cores_allow():
 
 
 def test_a_scheduler_that_does_not_answer_is_refused(sweep: Sweep, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("ddpm_lib.sweep_cluster.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("ddpm_lib.sweeps.cluster.CONNECT_SECONDS", 0.2)
     with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         run_sweep(sweep, tmp_path, scheduler="tcp://127.0.0.1:9")
 

@@ -1,6 +1,6 @@
 """Runs a sweep on Dask: what is missing is handed out, what is done stays done, whatever dies meanwhile.
 
-The state of a sweep is in its folder alone (see sweep_worker), so this process, workers and scheduler may end at any
+The state of a sweep is in its folder alone (see worker), so this process, workers and scheduler may end at any
 moment: called again, `run_sweep` completes what is missing.
 """
 
@@ -18,9 +18,9 @@ from distributed.comm import CommClosedError
 from tqdm import tqdm
 
 from ddpm_lib.errors import InputError, SweepError
-from ddpm_lib.sweep_cluster import Cluster, cluster_at, local_cluster, worker_count
-from ddpm_lib.sweep_spec import Sweep, SweepRun
-from ddpm_lib.sweep_worker import Outcome, outcome_path, perform, read_outcome, stop_runs
+from ddpm_lib.sweeps.cluster import Cluster, cluster_at, local_cluster, worker_count
+from ddpm_lib.sweeps.spec import Sweep, SweepRun
+from ddpm_lib.sweeps.worker import Outcome, outcome_path, perform, read_outcome, stop_runs
 
 
 def run_sweep(

@@ -27,7 +27,7 @@ from ddpm_lib.batch import Parameter, check_parameters, declared_parameters, fin
 from ddpm_lib.config import read_yaml
 from ddpm_lib.errors import NotebookError, nearest
 from ddpm_lib.identity import code_hash, run_key
-from ddpm_lib.sweep_draws import drawn_runs, sub_mapping
+from ddpm_lib.sweeps.draws import drawn_runs, sub_mapping
 
 ENTRIES = ("notebook", "about", "profile", "fixed", "grid", "list", "random", "limits")
 LONGEST_LABEL = 100  # characters; file systems take 255 bytes

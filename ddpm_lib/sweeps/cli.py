@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from ddpm_lib.errors import InputError
 
 if TYPE_CHECKING:
-    from ddpm_lib.sweep_spec import SweepRun
+    from ddpm_lib.sweeps.spec import SweepRun
 
 FAILURE = 1  # the exit status where a run failed
 
@@ -60,8 +60,8 @@ def run(
     Everything is checked before anything runs. Exit status 1: a run failed; 2: wrong input, nothing ran.
     """
     from ddpm_lib.batch import RUNS
-    from ddpm_lib.sweep_spec import chosen_runs, load_sweep
-    from ddpm_lib.sweeps import missing, run_sweep
+    from ddpm_lib.sweeps.runner import missing, run_sweep
+    from ddpm_lib.sweeps.spec import chosen_runs, load_sweep
 
     if scheduler is not None and workers is not None:
         raise InputError("--workers is for a cluster started here; the one at --scheduler has its own")
@@ -72,7 +72,7 @@ def run(
         typer.echo(_plan(runs, len(sweep.runs), folder, workers, sweep.limits.memory_gb))
         return
 
-    from ddpm_lib.sweep_report import report, write_report
+    from ddpm_lib.sweeps.report import report, write_report
 
     lost: dict[str, str] = {}
     try:
@@ -89,16 +89,16 @@ def run(
 def status(file: SweepFile, out: Out = None) -> None:
     """Say how far a sweep is, and what failed."""
     from ddpm_lib.batch import RUNS
-    from ddpm_lib.sweep_report import report
-    from ddpm_lib.sweep_spec import load_sweep
+    from ddpm_lib.sweeps.report import report
+    from ddpm_lib.sweeps.spec import load_sweep
 
     sweep = load_sweep(file)
     typer.echo(report(sweep, out or RUNS / "sweeps" / sweep.name))
 
 
 def _plan(runs: Sequence[SweepRun], total: int, folder: Path, workers: int | None, memory_gb: float | None) -> str:
-    from ddpm_lib.sweep_cluster import worker_count
-    from ddpm_lib.sweeps import estimate_seconds
+    from ddpm_lib.sweeps.cluster import worker_count
+    from ddpm_lib.sweeps.runner import estimate_seconds
 
     count = min(workers or worker_count(memory_gb), max(1, len(runs)))
     seconds = estimate_seconds(folder, len(runs), count)

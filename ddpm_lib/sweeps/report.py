@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from ddpm_lib.errors import SweepError
 from ddpm_lib.execution import execute
 from ddpm_lib.files import atomic_path
-from ddpm_lib.sweep_spec import Sweep
-from ddpm_lib.sweep_worker import Outcome, copy_path, read_outcome
+from ddpm_lib.sweeps.spec import Sweep
+from ddpm_lib.sweeps.worker import Outcome, copy_path, read_outcome
 
 TABLE = "table"
 SUMMARY = "summary.ipynb"
@@ -86,7 +86,7 @@ def summary_notebook(sweep: Sweep, folder: Path, table: pd.DataFrame) -> nbforma
         "import pandas as pd",
         "",
         "from ddpm_lib.plotting import show",
-        "from ddpm_lib.sweep_plots import draw_result",
+        "from ddpm_lib.sweeps.plots import draw_result",
         "",
         'table = pd.read_parquet("table.parquet")',
         'done = table[table.status == "ok"]',

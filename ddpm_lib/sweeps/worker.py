@@ -4,7 +4,7 @@ Everything about a sweep is in its folder, which scheduler, workers and `ddpm sw
 
     guidance_weight=0.5,sampler=ddim.3f2a9c1b.ipynb    the executed copies
     outcomes/3f2a9c1b….json                            a run's outcome, by its identity; what is there is done
-    table.csv, table.parquet, summary.ipynb            written at the end (see sweep_report)
+    table.csv, table.parquet, summary.ipynb            written at the end (see report)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ddpm_lib.execution import GRACE, Kernel, execute
 from ddpm_lib.files import atomic_write, locked
 from ddpm_lib.identity import code_hash, run_key
 from ddpm_lib.results import recorded
-from ddpm_lib.sweep_spec import Limits, SweepRun
+from ddpm_lib.sweeps.spec import Limits, SweepRun
 
 POLL = 0.2  # seconds between two looks at a run's limits
 
