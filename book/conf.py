@@ -98,11 +98,12 @@ copy_notebooks()
 API = {
     "process": ("schedules", "embedding", "diffusion"),
     "network": ("unet", "guidance", "ema", "posthoc"),
-    "sampling": ("samplers",),
+    "sampling": ("sampler_steps", "samplers"),
     "training": ("config", "data", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
     "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "sweeps": ("sweeps",),
+    "course": ("course",),
     "tools": (),
 }
 

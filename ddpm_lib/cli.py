@@ -60,7 +60,7 @@ ModelName = Annotated[
 Epoch = Annotated[int | None, typer.Option(help="Which of its epochs.  [default: the last]")]
 Weights = Annotated[str, typer.Option(help="Which of a run's weights: raw or ema.")]
 GuidanceWeight = Annotated[float, typer.Option(help="w: 0 is the plain conditional model.")]
-SamplerName = Annotated[str, typer.Option("--sampler", help="ddpm, ancestral, ddim or dpm_solver.")]
+SamplerName = Annotated[str, typer.Option("--sampler", help="ddpm, ancestral, ddim, dpm_solver or sde_dpm_solver.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same pictures.")]
 Only = Annotated[
     list[str] | None,

@@ -12,54 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddpm_lib.errors import InputError, nearest
-from ddpm_lib.guidance import GuidanceWeight, guided_eps
+from ddpm_lib.guidance import GuidanceWeight
+from ddpm_lib.sampler_steps import Sampler, SampleStep, noise_like, predict, spaced_timesteps
 from ddpm_lib.schedules import Schedule
-
-SPACINGS = ("linear", "quadratic")
-
-
-@dataclass(frozen=True, eq=False)
-class SampleStep:
-    """What one step of a sampler saw and did. All tensors are `[B, 1, 28, 28]`."""
-
-    index: int  # how many steps are done, 1 … steps
-    steps: int  # how many there are
-    t: int  # the 0-based timestep at which the network looked
-    eps: Tensor  # the (guided) noise it predicted there
-    x_0: Tensor  # the clean image that this eps implies, not clipped
-    x: Tensor  # the picture after the step; after the last one, the result
-
-
-def spaced_timesteps(T: int, steps: int, spacing: str = "linear") -> list[int]:
-    """Chooses which timesteps to visit, from T-1 downwards; after the last one comes the clean image.
-
-    Args:
-        T: the schedule's number of timesteps.
-        steps: how many to visit, 1 … T.
-        spacing: "linear": equal gaps. "quadratic": gaps that shrink towards t = 0, where detail is decided
-            (DDIM, appendix D.2).
-
-    Returns:
-        `steps` different timesteps, falling, beginning with T-1.
-
-    Raises:
-        InputError: steps is outside 1 … T or the spacing is unknown.
-    """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= T:
-        raise InputError(f"steps is {steps!r}; it must be a whole number in 1 … {T} (the schedule has {T} timesteps)")
-    if spacing not in SPACINGS:
-        raise InputError(f"spacing is {spacing!r}; {nearest(str(spacing), SPACINGS)}")
-    power = 1 if spacing == "linear" else 2
-    visits = [round(T * ((steps - i) / steps) ** power) - 1 for i in range(steps)]
-    # Rounding can make the smallest ones meet: keep each at least as high as the number still to come.
-    return [max(t, steps - 1 - i) for i, t in enumerate(visits)]
 
 
 @torch.no_grad()
@@ -93,10 +55,10 @@ def ddpm(
         )
     x = x_T
     for index, t in enumerate(range(schedule.T - 1, -1, -1), start=1):
-        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight)
+        eps, x_0 = predict(model, x, t, schedule, y, guidance_weight)
         alpha, alpha_bar = float(schedule.alphas[t]), float(schedule.alpha_bars[t])
         mean = (x - (1 - alpha) / math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha)
-        x = mean if t == 0 else mean + math.sqrt(1 - alpha) * _noise_like(x, generator)
+        x = mean if t == 0 else mean + math.sqrt(1 - alpha) * noise_like(x, generator)
         yield SampleStep(index, schedule.T, t, eps, x_0, x)
 
 
@@ -133,12 +95,12 @@ def ancestral(
         raise InputError(f"v is {v}; it must lie in [0, 1]: 0 for the posterior variance, 1 for beta_t")
     x = x_T
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
+        eps, x_0 = predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         if t_next is None:
             x = x_0
         else:
             weight_x, weight_x_0, variance = transition(schedule, t, t_next, v)
-            x = weight_x * x + weight_x_0 * x_0 + math.sqrt(variance) * _noise_like(x, generator)
+            x = weight_x * x + weight_x_0 * x_0 + math.sqrt(variance) * noise_like(x, generator)
         yield SampleStep(index, len(visits), t, eps, x_0, x)
 
 
@@ -186,13 +148,13 @@ def ddim(
         raise InputError(f"eta is {eta}; it must lie in [0, 1]: 0 adds no noise, 1 as much as DDPM")
     x = x_T
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
+        eps, x_0 = predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         alpha_bar = float(schedule.alpha_bars[t])
         alpha_bar_next = 1.0 if t_next is None else float(schedule.alpha_bars[t_next])
         variance = eta**2 * (1 - alpha_bar_next) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_next)
         x = math.sqrt(alpha_bar_next) * x_0 + math.sqrt(1 - alpha_bar_next - variance) * eps
         if variance > 0:
-            x = x + math.sqrt(variance) * _noise_like(x, generator)
+            x = x + math.sqrt(variance) * noise_like(x, generator)
         yield SampleStep(index, len(visits), t, eps, x_0, x)
 
 
@@ -205,25 +167,31 @@ def dpm_solver(
     guidance_weight: GuidanceWeight = 0.0,
     steps: int | None = 12,
     generator: torch.Generator | None = None,
+    eta: float = 0.0,
     spacing: str = "quadratic",
     clip_x_0: bool = False,
 ) -> Iterator[SampleStep]:
     """DPM-Solver++(2M): second order in the log-SNR, from two predictions of x_0 (Lu et al. 2022b, algorithm 2).
 
-    DDIM takes x_0 as constant over a step; this one extends the line through the last two x_0. No noise is added:
-    x_0 is a function of x_T alone, and the generator is not used. The last step, to the clean image, is first order.
+    DDIM takes x_0 as constant over a step; this one extends the line through the last two x_0. The last step, to the
+    clean image, is first order. With eta = 0 no noise is added: x_0 is a function of x_T alone, and early errors of the
+    network stay. eta = 1 is SDE-DPM-Solver++(2M) of the same paper, "sde_dpm_solver" in `SAMPLERS`: Algorithm 3 with
+    v = 0, and that line in place of its constant x_0. Its fresh noise lets the network correct earlier errors.
 
     Args:
+        eta: 0 … 1, the share of noise on the way (Xue et al. 2023, tau^2).
         spacing: see `spaced_timesteps`.
         clip_x_0: see `ancestral`.
         The rest as in `ddpm`; steps None visits every timestep.
 
     Raises:
-        InputError: as in `spaced_timesteps`.
+        InputError: eta is outside [0, 1], or as in `spaced_timesteps`.
     """
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta is {eta}; it must lie in [0, 1]: 0 adds no noise, 1 as much as DDPM")
     x, x_0_before, h_before = x_T, None, 0.0
     for index, (t, t_next) in enumerate(visits := _visits(schedule, steps, spacing), start=1):
-        eps, x_0 = _predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
+        eps, x_0 = predict(model, x, t, schedule, y, guidance_weight, clip_x_0)
         if t_next is None:
             x = x_0
         else:
@@ -231,28 +199,21 @@ def dpm_solver(
             slope = 0.0 if x_0_before is None else h / (2 * h_before)
             target = x_0 if x_0_before is None else (1 + slope) * x_0 - slope * x_0_before
             alpha_bar, alpha_bar_next = float(schedule.alpha_bars[t]), float(schedule.alpha_bars[t_next])
-            sigma_ratio = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar))
-            x = sigma_ratio * x - math.sqrt(alpha_bar_next) * math.expm1(-h) * target
+            weight_x = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * math.exp(-eta * h)
+            x = weight_x * x - math.sqrt(alpha_bar_next) * math.expm1(-(1 + eta) * h) * target
+            if eta > 0:
+                x = x + math.sqrt((1 - alpha_bar_next) * -math.expm1(-2 * eta * h)) * noise_like(x, generator)
             x_0_before, h_before = x_0, h
         yield SampleStep(index, len(visits), t, eps, x_0, x)
 
 
-class Sampler(Protocol):
-    """The signature that all samplers share."""
-
-    def __call__(
-        self,
-        model: nn.Module,
-        x_T: Tensor,
-        schedule: Schedule,
-        y: Tensor | None = None,
-        guidance_weight: GuidanceWeight = 0.0,
-        steps: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Iterator[SampleStep]: ...
-
-
-SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ancestral": ancestral, "ddim": ddim, "dpm_solver": dpm_solver}
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": ddpm,
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "dpm_solver": dpm_solver,
+    "sde_dpm_solver": partial(dpm_solver, eta=1.0),
+}
 
 
 def sample(
@@ -276,7 +237,8 @@ def sample(
         y: `[n]` labels, or None.
         guidance_weight: w, one number or `[n]`, or a function of t that gives one.
         sampler: a name in `SAMPLERS` or a function with their signature.
-        steps: how many network evaluations; None: all timesteps, but 50 for ddim and 12 for dpm_solver.
+        steps: how many network evaluations; None: all timesteps, but 50 for ddim, 12 for dpm_solver and
+            sde_dpm_solver.
         generator: source of all noise (CPU).
         callback: called with each `SampleStep`, for progress and intermediate pictures.
         options: what only some samplers take: v, eta, spacing, clip_x_0.
@@ -312,28 +274,3 @@ def _visits(schedule: Schedule, steps: int | None, spacing: str) -> list[tuple[i
     """The pairs (t, next t); the last next is None, the clean image."""
     visits = spaced_timesteps(schedule.T, schedule.T if steps is None else steps, spacing)
     return list(zip(visits, [*visits[1:], None], strict=True))
-
-
-def _predict(
-    model: nn.Module,
-    x: Tensor,
-    t: int,
-    schedule: Schedule,
-    y: Tensor | None,
-    guidance_weight: GuidanceWeight,
-    clip_x_0: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The guided eps at t and the x_0 that it implies; with `clip_x_0` both for x_0 cut to [-1, 1]."""
-    times = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
-    w = guidance_weight(t) if callable(guidance_weight) else guidance_weight
-    eps = guided_eps(model, x, times, y, w)
-    alpha_bar = float(schedule.alpha_bars[t])
-    x_0 = (x - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar)
-    if clip_x_0:
-        x_0 = x_0.clamp(-1, 1)
-        eps = (x - math.sqrt(alpha_bar) * x_0) / math.sqrt(1 - alpha_bar)
-    return eps, x_0
-
-
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)

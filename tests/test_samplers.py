@@ -14,18 +14,8 @@ from torch.testing import assert_close
 
 from ddpm_lib.diffusion import posterior
 from ddpm_lib.guidance import guided_eps
-from ddpm_lib.samplers import (
-    SAMPLERS,
-    SPACINGS,
-    SampleStep,
-    ancestral,
-    ddim,
-    ddpm,
-    dpm_solver,
-    sample,
-    spaced_timesteps,
-    transition,
-)
+from ddpm_lib.sampler_steps import SPACINGS, SampleStep, spaced_timesteps
+from ddpm_lib.samplers import SAMPLERS, ancestral, ddim, ddpm, dpm_solver, sample, transition
 from ddpm_lib.schedules import Schedule, cosine_schedule, linear_schedule
 from ddpm_lib.unet import UNet
 
@@ -116,17 +106,18 @@ def test_ddim_with_clipping_agrees_with_diffusers(unet):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_dpm_solver_trajectory_agrees_with_diffusers(unet, spacing):
+@pytest.mark.parametrize(("eta", "algorithm"), [(0.0, "dpmsolver++"), (1.0, "sde-dpmsolver++")])
+def test_dpm_solver_trajectory_agrees_with_diffusers(unet, spacing, eta, algorithm):
     scheduler = DPMSolverMultistepScheduler(
-        beta_start=1e-4, beta_end=0.02, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+        beta_start=1e-4, beta_end=0.02, algorithm_type=algorithm, solver_order=2, final_sigmas_type="zero"
     )
     scheduler.set_timesteps(timesteps=spaced_timesteps(1000, 15, spacing))
     sigmas = ((1 - scheduler.alphas_cumprod.double()) / scheduler.alphas_cumprod.double()).sqrt()
     scheduler.sigmas = torch.cat([sigmas[scheduler.timesteps], torch.zeros(1, dtype=torch.float64)])
-    theirs = noise(1, 1, 28, 28)
-    for step in dpm_solver(unet, theirs, Schedule(scheduler.betas), torch.tensor([7]), steps=15, spacing=spacing):
+    theirs, y, draws, schedule = noise(1, 1, 28, 28), torch.tensor([7]), generator(1), Schedule(scheduler.betas)
+    for step in dpm_solver(unet, theirs, schedule, y, steps=15, generator=generator(1), eta=eta, spacing=spacing):
         t = scheduler.timesteps[step.index - 1]
-        theirs = scheduler.step(unet(theirs, t[None], torch.tensor([7])), t, theirs).prev_sample
+        theirs = scheduler.step(unet(theirs, t[None], y), t, theirs, generator=draws).prev_sample
         scale = float(theirs.abs().max())
         assert_close(step.x / scale, theirs / scale, rtol=0, atol=1e-5)
     assert step.index == step.steps == 15
@@ -223,6 +214,27 @@ def test_two_samplers_are_one(sampler, options, options_of_3):
         assert_close(a.x_0, b.x_0)
 
 
+def test_where_x_0_stays_the_same_the_noisy_dpm_solver_is_algorithm_3_with_v_0():
+    model = Knows(SHORT, 0.3)
+    ours, of_3 = (
+        steps_of(dpm_solver, model, SHORT, eta=1.0, **LEAPING),
+        steps_of(ancestral, model, SHORT, v=0.0, **LEAPING),
+    )
+    for a, b in zip(ours, of_3, strict=True):
+        assert_close(a.x, b.x)
+
+
+@pytest.mark.parametrize("steps", [12, 25])
+def test_in_few_noisy_steps_second_order_misses_the_datas_spread_by_less_than_algorithm_3(steps):
+    model, schedule, missed = Knows(linear_schedule(), 0.3, std=0.5), linear_schedule(), []
+    for sampler, options in ((dpm_solver, {"eta": 1.0}), (ancestral, {"v": 0.0})):
+        x_T = noise(20, 1, 28, 28, dtype=torch.float64)
+        options |= {"steps": steps, "spacing": "quadratic", "generator": generator(1)}
+        *_, last = sampler(model, x_T, schedule, **options)
+        missed.append(abs(float(last.x.std()) - 0.5))
+    assert missed[0] < 0.6 * missed[1]
+
+
 def test_ddpm_step_uses_alpha_bar_in_the_denominator():
     # The report printed (1 - alpha_t) / sqrt(1 - alpha_t).
     x, eps = noise(1, 1, 28, 28), noise(1, 1, 28, 28, seed=2)
@@ -252,6 +264,9 @@ VARIANTS = {
     "ancestral v=1": (ancestral, {"v": 1.0}),
     "ddim eta=0": (ddim, {"eta": 0.0}),
     "ddim eta=1": (ddim, {"eta": 1.0}),
+    "dpm_solver eta=0": (dpm_solver, {"eta": 0.0}),
+    "dpm_solver eta=0.5": (dpm_solver, {"eta": 0.5}),
+    "dpm_solver eta=1": (dpm_solver, {"eta": 1.0}),
 }
 
 
@@ -283,6 +298,8 @@ DRAWS = {
     "ancestral at once": (ancestral, {"steps": 1}, 0),
     "ddim eta=1": (ddim, {"steps": 5, "eta": 1.0}, 4),
     "ddim eta=0": (ddim, {"steps": 5}, 0),
+    "dpm_solver eta=1": (dpm_solver, {"steps": 5, "eta": 1.0}, 4),
+    "dpm_solver eta=0": (dpm_solver, {"steps": 5}, 0),
 }
 
 
@@ -307,7 +324,7 @@ def test_each_step_tells_what_it_saw(unet, sampler):
         alpha_bar = float(SHORT.alpha_bars[step.t])
         assert_close(step.x_0, (x - math.sqrt(1 - alpha_bar) * eps) / math.sqrt(alpha_bar))
         x = step.x
-    spacing = "quadratic" if sampler == "dpm_solver" else "linear"
+    spacing = "quadratic" if "dpm_solver" in sampler else "linear"
     assert seen == [(i + 1, 12, t) for i, t in enumerate(spaced_timesteps(12, 12, spacing))]
 
 
@@ -359,7 +376,7 @@ def test_a_sampler_may_be_a_function():
     assert_close(x, noise(2, 1, 28, 28) + 5)
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 60), ("ancestral", 60), ("ddim", 50)])
+@pytest.mark.parametrize(("sampler", "steps"), [("ddpm", 60), ("ancestral", 60), ("ddim", 50), ("dpm_solver", 12)])
 def test_the_default_number_of_steps(sampler, steps):
     seen = []
     schedule = linear_schedule(60)
@@ -416,6 +433,8 @@ BAD = {
     "v -0.1": (run(ancestral, v=-0.1), ["v is -0.1", "[0, 1]"]),
     "v NaN": (run(ancestral, v=math.nan), ["v is nan", "[0, 1]"]),
     "eta 2": (run(ddim, steps=5, eta=2.0), ["eta is 2.0", "[0, 1]"]),
+    "dpm_solver eta -1": (run(dpm_solver, steps=5, eta=-1.0), ["eta is -1.0", "[0, 1]"]),
+    "dpm_solver eta NaN": (run(dpm_solver, steps=5, eta=math.nan), ["eta is nan", "[0, 1]"]),
     "eta NaN": (run(ddim, steps=5, eta=math.nan), ["eta is nan", "[0, 1]"]),
     "guidance NaN": (run(ddim, steps=5, y=torch.tensor([1, 2]), guidance_weight=math.nan), ["nan", "finite"]),
     "guidance without labels": (run(ddpm, guidance_weight=2.0), ["2.0", "no labels"]),
