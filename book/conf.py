@@ -104,6 +104,7 @@ API = {
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "sweeps": ("sweeps",),
     "course": ("course",),
+    "course": ("course",),
     "tools": (),
 }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperGroup
 
-from ddpm_lib.course_cli import app as course_app
+from ddpm_lib.course.cli import app as course_app
 from ddpm_lib.errors import DDPMError, InputError, NotebookError, nearest
 from ddpm_lib.sweeps.cli import app as sweep_app
 

@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from ddpm_lib.grading import settings
+from ddpm_lib.course.grading import settings
 
 get_config().merge(settings(Path(__file__).parent))  # noqa: F821 (nbgrader puts it here)

@@ -33,7 +33,7 @@ class Exercise:
 
 @cache
 def notebook(name: str) -> NotebookNode:
-    """A problem set without its challenge, which takes minutes: test_challenge.py has it."""
+    """A problem set without its challenge, which takes minutes: test_challenges.py has it."""
     whole = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4)
     whole.cells = [cell for cell in whole.cells if cell.id not in ("challenge", "test-challenge")]
     return whole

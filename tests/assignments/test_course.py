@@ -17,10 +17,10 @@ from planted_ps1 import PLANTED
 from traitlets.config.loader import PyFileConfigLoader
 from typer.testing import CliRunner
 
-from ddpm_lib import course, sandbox
 from ddpm_lib.cli import app
+from ddpm_lib.course import assignments, sandbox
+from ddpm_lib.course.grading import Result, SafeExecute, result_path, settings
 from ddpm_lib.errors import CourseError, InputError
-from ddpm_lib.grading import Result, SafeExecute, result_path, settings
 
 ONE_STEP = solutions("ps1")["one-step"]
 CELL_SECONDS = 6
@@ -44,10 +44,10 @@ def graded(tmp_path_factory) -> Graded:
     shutil.copytree(SOURCE / "ps1", folder / "source" / "ps1")
     submissions = folder / "handed-in"
     submissions.mkdir()
-    hand_in_everything(course.release("ps1", folder), submissions)
-    results = course.grade("ps1", submissions, folder, jobs=2, limit=60, cell_seconds=CELL_SECONDS)
-    course.feedback("ps1", folder, jobs=2)
-    rows = csv.DictReader(course.report("ps1", folder).open(encoding="utf-8"))
+    hand_in_everything(assignments.release("ps1", folder), submissions)
+    results = assignments.grade("ps1", submissions, folder, jobs=2, limit=60, cell_seconds=CELL_SECONDS)
+    assignments.feedback("ps1", folder, jobs=2)
+    rows = csv.DictReader(assignments.report("ps1", folder).open(encoding="utf-8"))
     return Graded(folder, submissions, {r.student: r for r in results}, {row["student"]: row for row in rows})
 
 
@@ -143,7 +143,7 @@ def test_grading_again_does_only_what_is_missing_or_new(graded: Graded):
     paths = {student: result_path(graded.folder, "ps1", student) for student in ("ada", "ben", "blank")}
     before = {student: path.stat().st_mtime_ns for student, path in paths.items()}
     paths["ada"].write_text('{"student": "ada", "fing', encoding="utf-8")  # as if the machine had stopped here
-    results = course.grade("ps1", graded.submissions, graded.folder, jobs=2, limit=60, cell_seconds=CELL_SECONDS)
+    results = assignments.grade("ps1", graded.submissions, graded.folder, jobs=2, limit=60, cell_seconds=CELL_SECONDS)
     assert {result.student: result.graded for result in results} == {s: r.graded for s, r in graded.results.items()}
     assert paths["ada"].stat().st_mtime_ns != before["ada"]
     assert all(paths[student].stat().st_mtime_ns == before[student] for student in ("ben", "blank"))
@@ -152,7 +152,7 @@ def test_grading_again_does_only_what_is_missing_or_new(graded: Graded):
 def test_without_bubblewrap_nothing_is_graded(graded: Graded, monkeypatch):
     monkeypatch.setattr(sandbox.shutil, "which", lambda tool: None)
     with pytest.raises(CourseError, match=r"bwrap and prlimit and setpriv not found.*--unsafe"):
-        course.grade("ps1", graded.submissions, graded.folder)
+        assignments.grade("ps1", graded.submissions, graded.folder)
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +162,9 @@ def handed_out(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", course.problem_sets(SOURCE.parent))
+@pytest.mark.parametrize("name", assignments.problem_sets(SOURCE.parent))
 def test_a_released_notebook_has_no_solution_and_no_hidden_test(name: str, handed_out: Path):
-    released = nbformat.read(course.release(name, handed_out), as_version=4)
+    released = nbformat.read(assignments.release(name, handed_out), as_version=4)
     shown = "\n".join(cell.source for cell in released.cells)
     whole = "\n".join(cell.source for cell in nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells)
     region = re.compile(r"### BEGIN (SOLUTION|HIDDEN TESTS)\n(.*?)### END \1", re.DOTALL)
@@ -198,4 +198,4 @@ def test_a_student_who_hands_in_twice_is_asked_about(tmp_path):
     (tmp_path / "ada").mkdir()
     (tmp_path / "ada.ipynb").touch()
     with pytest.raises(InputError, match="ada has handed in"):
-        course.find_submissions(tmp_path, "ps1")
+        assignments.find_submissions(tmp_path, "ps1")

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from planted import SOURCE
 
-from ddpm_lib import sandbox
+from ddpm_lib.course import sandbox
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -87,6 +92,29 @@ def test_time_is_limited_and_the_kernel_goes_on():
 def test_a_fork_bomb_ends_at_once():
     with pytest.raises(DeadKernelError):
         run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+
+
+def test_what_a_killed_grader_leaves_behind_is_removed_at_the_next_start_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = (
+        "import os, signal\n"
+        "from ddpm_lib.course.sandbox import SandboxedKernel\n"
+        "kernel = SandboxedKernel()\n"
+        "(kernel.shared / 'connection.json').touch()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run([sys.executable, "-c", killed], env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "ddpm-kernel-of-somebody").mkdir()
+    running = sandbox.SandboxedKernel()
+    next_one = sandbox.SandboxedKernel()
+    assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "ddpm-kernel-of-somebody",
+        running.folder.name,
+        next_one.folder.name,
+    }
 
 
 def test_many_processes_cannot_share_out_the_memory(monkeypatch):

@@ -32,6 +32,8 @@ SCRATCH = 256 * 1024**2  # bytes of temporary memory
 CPU_SECONDS = 600
 WATCH_SECONDS = 0.3
 FIRST_UID = 1_000_000_000  # above what systems give to people and services
+LIBRARY = Path(__file__).parents[1]
+FOLDER = "ddpm-kernel-"  # then the number of the process that made it
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
 SYSTEM += tuple(f"/etc/{name}" for name in ("ld.so.cache", "alternatives", "localtime", "fonts"))
 
@@ -62,7 +64,7 @@ def command(shared: Path) -> list[str]:
         raise CourseError(f"{reason}. Students' code is not run without a sandbox, unless with --unsafe")
     # What is found at these paths is the same inside; Python's own folders may lie anywhere.
     python = {sys.prefix, sys.base_prefix, os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}
-    shown = [*SYSTEM, *sorted(python), str(Path(__file__).parent)]
+    shown = [*SYSTEM, *sorted(python), str(LIBRARY)]
     words = ["bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox"]
     scratch = ["--size", str(SCRATCH), "--perms", "1777", "--tmpfs"]
@@ -106,6 +108,15 @@ def _inner_uid() -> int | None:
     return FIRST_UID + os.getpid() if os.geteuid() == 0 else None
 
 
+def remove_left_behind() -> None:
+    """Removes the folders of graders that were killed; those of running ones stay."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+        number = folder.name.removeprefix(FOLDER).partition("-")[0]
+        with suppress(OSError):  # another grader was quicker
+            if number.isdigit() and not psutil.pid_exists(int(number)) and folder.lstat().st_uid == os.geteuid():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 class SandboxedKernel(AsyncKernelManager):
     """A kernel in the sandbox, on the running Python, whatever kernel the notebook names."""
 
@@ -113,8 +124,9 @@ class SandboxedKernel(AsyncKernelManager):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
+        remove_left_behind()
         # Nobody else on the machine can enter the outer folder, which the inner one's owner need not be able to.
-        self.folder = Path(tempfile.mkdtemp(prefix="ddpm-kernel-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self.shared = self.folder / "shared"
         self.shared.mkdir()
         own(self.shared)

@@ -16,7 +16,7 @@ from ddpm_lib.errors import CourseError, InputError
 LARGEST = 20 * 1024**2  # bytes of a submission
 # Names that no exercise needs. A cheat in Python can always find a way; what is flagged, a person reads.
 SUSPICIOUS = {
-    *("checks", "challenge", "get_ipython", "displayhook", "In", "_ih", "linecache"),
+    *("checks", "challenges", "get_ipython", "displayhook", "In", "_ih", "linecache"),
     *("inspect", "_getframe", "currentframe", "setprofile", "settrace", "modules", "gc"),
     *("importlib", "__import__", "exec", "globals", "builtins", "__builtins__"),
     *("subprocess", "socket", "fork", "_exit", "kill"),

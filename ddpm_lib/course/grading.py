@@ -23,10 +23,10 @@ from nbgrader.converters import Autograde
 from nbgrader.preprocessors import Execute
 from traitlets.config import Config
 
+from ddpm_lib.course.sandbox import SandboxedKernel
+from ddpm_lib.course.submissions import read_submission, restored
 from ddpm_lib.errors import CourseError
 from ddpm_lib.files import atomic_write
-from ddpm_lib.sandbox import SandboxedKernel
-from ddpm_lib.submissions import read_submission, restored
 
 CELL_SECONDS = 120  # the challenge takes half a minute
 MOST_OUTPUT = 100_000  # characters that a cell may print

@@ -1,4 +1,4 @@
-"""`ddpm course`: the assignments for the teacher; thin wrappers around `course.py`."""
+"""`ddpm course`: the assignments for the teacher; thin wrappers around `assignments.py`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def release(
     course: Course = COURSE,
 ) -> None:
     """Make the notebooks to hand out, without solutions and hidden tests."""
-    from ddpm_lib.course import problem_sets
-    from ddpm_lib.course import release as make
+    from ddpm_lib.course.assignments import problem_sets
+    from ddpm_lib.course.assignments import release as make
 
     for one in name or problem_sets(course):
         typer.echo(make(one, course))
@@ -46,7 +46,7 @@ def grade(
     ] = False,
 ) -> None:
     """Grade all submissions of a folder. Stopped and called again, it goes on."""
-    from ddpm_lib.course import grade as grade_all
+    from ddpm_lib.course.assignments import grade as grade_all
 
     results = grade_all(name, submissions, course, jobs, unsafe, again)
     for result in results:
@@ -59,7 +59,7 @@ def grade(
 @app.command()
 def feedback(name: Name, course: Course = COURSE, jobs: Jobs = None) -> None:
     """Write a page for each graded student. It shows the hidden tests: give it out after the deadline."""
-    from ddpm_lib.course import feedback as write
+    from ddpm_lib.course.assignments import feedback as write
 
     pages = write(name, course, jobs)
     typer.echo(f"{len(pages)} pages: {course / 'feedback'}/STUDENT/{name}/{name}.html")
@@ -68,6 +68,6 @@ def feedback(name: Name, course: Course = COURSE, jobs: Jobs = None) -> None:
 @app.command()
 def report(name: Name, course: Course = COURSE) -> None:
     """Write a table of all points, with what waits for a person and what was odd, as CSV."""
-    from ddpm_lib.course import report as write
+    from ddpm_lib.course.assignments import report as write
 
     typer.echo(write(name, course))

@@ -9,10 +9,11 @@ from planted import SOURCE
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from ddpm_lib import challenge, evaluation
+from ddpm_lib import evaluation
 from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.checks import WrongAnswer
 from ddpm_lib.classifier import CLASSIFIER_SHA256
+from ddpm_lib.course import challenges
 
 
 def cells(*ids: str) -> dict[str, object]:
@@ -35,14 +36,14 @@ def ddim(model, x_T: Tensor, alpha_bars: Tensor, visits=range(999, -1, -100)) ->
 
 def test_the_reference_gets_all_points_and_a_plain_sampler_the_first():
     reference = cells("imports", "challenge")["fast_sample"]
-    assert challenge.ten_looks(reference)[0] == 4
-    points, said = challenge.ten_looks(ddim)
+    assert challenges.ten_looks(reference)[0] == 4
+    points, said = challenges.ten_looks(ddim)
     assert points == 1
     assert said.endswith("1 of 4 points")
 
 
 def test_the_shipped_statistics_are_those_of_the_training_images():
-    tensors, metadata = load_tensors(challenge.REAL_STATISTICS)
+    tensors, metadata = load_tensors(challenges.REAL_STATISTICS)
     assert metadata["by"] == CLASSIFIER_SHA256
     real = fid_features_to_statistics(evaluation.real_features())
     torch.testing.assert_close(tensors["mu"], torch.as_tensor(real["mu"]), rtol=1e-4, atol=1e-5)
@@ -56,17 +57,17 @@ def test_looking_more_than_ten_times_is_refused():
         return x_T
 
     with pytest.raises(WrongAnswer, match="more than 10 times"):
-        challenge.ten_looks(greedy)
+        challenges.ten_looks(greedy)
 
 
 def test_pictures_that_do_not_come_from_the_model_are_refused():
     with pytest.raises(WrongAnswer, match="must lead to that picture"):
-        challenge.ten_looks(lambda model, x_T, alpha_bars: torch.zeros_like(x_T))
+        challenges.ten_looks(lambda model, x_T, alpha_bars: torch.zeros_like(x_T))
 
 
 def test_a_sampler_that_stops_before_the_clean_picture_is_told_so():
     with pytest.raises(WrongAnswer, match="all the way"):
-        challenge.ten_looks(lambda model, x_T, alpha_bars: ddim(model, x_T, alpha_bars, range(999, 99, -100)))
+        challenges.ten_looks(lambda model, x_T, alpha_bars: ddim(model, x_T, alpha_bars, range(999, 99, -100)))
 
 
 def test_a_challenge_not_taken_costs_no_time():
@@ -74,4 +75,4 @@ def test_a_challenge_not_taken_costs_no_time():
         raise NotImplementedError
 
     with pytest.raises(NotImplementedError):
-        challenge.ten_looks(blank)
+        challenges.ten_looks(blank)

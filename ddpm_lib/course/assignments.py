@@ -14,12 +14,12 @@ from typing import Any
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.apps import NbGraderAPI
 
-from ddpm_lib import sandbox
+from ddpm_lib.course import sandbox
+from ddpm_lib.course.grading import CELL_SECONDS, Result, Task, grade_one, result_path, settings
+from ddpm_lib.course.submissions import find_submissions
 from ddpm_lib.errors import CourseError, InputError, nearest
 from ddpm_lib.files import atomic_write
-from ddpm_lib.grading import CELL_SECONDS, Result, Task, grade_one, result_path, settings
 from ddpm_lib.side_by_side import run_each
-from ddpm_lib.submissions import find_submissions
 
 COURSE = Path("notebooks/assignments")
 LIMIT = 600  # seconds for one submission
@@ -103,6 +103,7 @@ def grade(
             Result(student, prints[student], False, [f"not graded: {why}"], round(seconds, 1)).write(path)
 
     run_each(grade_one, tasks, jobs, limit, "graded", done)
+    sandbox.remove_left_behind()
     return [result for result in results(name, course) if result.student in found]
 
 

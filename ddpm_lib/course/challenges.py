@@ -13,7 +13,7 @@ from ddpm_lib.checks import WrongAnswer
 LOOKS = 10
 SAMPLES, BATCH = 500, 50
 THRESHOLDS = (3.2, 2.2, 1.75, 1.2)  # of the FID; one point for each that it stays below
-REAL_STATISTICS = Path(__file__).parent / "pretrained" / "real_statistics.safetensors"
+REAL_STATISTICS = Path(__file__).parents[1] / "pretrained" / "real_statistics.safetensors"
 
 FastSample = Callable[[Callable[[Tensor, int], Tensor], Tensor, Tensor], Tensor]
 """fast_sample(model, x_T, alpha_bars) gives pictures; it calls model(x, t) at most `LOOKS` times."""
