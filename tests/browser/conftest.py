@@ -1,11 +1,12 @@
-"""A browser for the tests of a file."""
+"""A browser for the tests of a file, and a JupyterLab for all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from lab import chromium, find_chromium
+from lab import chromium, find_chromium, jupyterlab
 from playwright.sync_api import Browser
 
 
@@ -15,3 +16,11 @@ def browser() -> Iterator[Browser]:
         pytest.skip("no Chromium or Chrome is installed; Debian: apt-get install chromium")
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The folder of a running JupyterLab, and the address of a notebook in it but for its name."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    with jupyterlab(folder) as address:
+        yield folder, address
