@@ -10,7 +10,7 @@ READY := $(VENV)/.ddpm-ready
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help data run lab test bench outputs book
+.PHONY: help data run lab test bench outputs book pdf
 
 help:
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -29,7 +29,7 @@ test: data ## check style, run the tests, compare every notebook with its stored
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --timeout 1260 \
 		--nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
-		tests $(sort $(wildcard notebooks/*.ipynb book/*.ipynb))
+		tests $(sort $(wildcard notebooks/*.ipynb book/*.ipynb $(patsubst %.yaml,%.ipynb,$(wildcard notebooks/sweeps/*.yaml))))
 
 bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,book,sweeps,bench]'
@@ -37,7 +37,10 @@ bench: $(READY) ## our training beside the usual code and two packages (results 
 	$(BIN)/python tests/browser/latency.py
 
 book: $(READY) book/node_modules/.package-lock.json book/_build/model/model.onnx ## build the book (book/_build/html); needs npm
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet book book/_build/html
+	$(BIN)/python -m sphinx --builder html --jobs auto --fail-on-warning --keep-going --quiet book book/_build/html
+
+pdf: book ## print the book to one file (book/_build/book.pdf); needs Chromium
+	$(BIN)/python book/pdf/print_pdf.py book/_build/html book/_build/book.pdf
 
 book/node_modules/.package-lock.json: book/package-lock.json
 	cd book && npm ci --silent

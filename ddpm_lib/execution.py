@@ -25,6 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from ddpm_lib.errors import NotebookError
+from ddpm_lib.machine import usable_cores
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 GRACE = 10  # seconds that a kernel has to end by itself
@@ -165,11 +166,6 @@ def _run_one(notebook: Path, parameters: Mapping[str, Any], copy: Path, progress
     error = execute(notebook, copy, parameters, on_cell_executed=lambda **_: progress.step())
     progress.end(notebook)
     return Run(notebook, copy, time.monotonic() - start, error)
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

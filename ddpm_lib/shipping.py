@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from ddpm_lib.checkpoints import save_tensors, with_prefix
 from ddpm_lib.errors import InputError, nearest
 from ddpm_lib.evaluation import Interval, noise_floor
 from ddpm_lib.files import atomic_write
+from ddpm_lib.machine import cpu_name
 from ddpm_lib.plotting import png_bytes
 from ddpm_lib.posthoc import Snapshot, posthoc_weights, power_profile, power_snapshots
 from ddpm_lib.pretrained import FOLDER, MODELS, samples_file, snapshot_prefix, snapshots_file, weights_file
@@ -166,16 +166,6 @@ The recipe:
 {yaml.safe_dump(config.to_dict(), sort_keys=False).strip()}
 ```
 """
-
-
-def cpu_name() -> str:
-    """The processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str:

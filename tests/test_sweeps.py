@@ -14,9 +14,10 @@ from ddpm_lib.errors import InputError, SweepError
 from ddpm_lib.results import record, recorded
 from ddpm_lib.sweeps.cluster import worker_count
 from ddpm_lib.sweeps.plots import draw_result
-from ddpm_lib.sweeps.report import results_table, summary_notebook
+from ddpm_lib.sweeps.report import results_table
 from ddpm_lib.sweeps.runner import estimate_seconds, missing, run_sweep
 from ddpm_lib.sweeps.spec import Limits, Sweep, load_sweep
+from ddpm_lib.sweeps.summary import store_summary, summary_notebook, write_report
 from ddpm_lib.sweeps.worker import copy_path, outcome_path, perform, read_outcome
 
 PARAMETERS = 'mode: str = "fine"  # what happens\nw: float = 0.5  # a number'
@@ -150,7 +151,7 @@ def test_a_damaged_outcome_is_refused_and_named(sweep: Sweep, tmp_path: Path):
 def test_time_is_estimated_from_the_runs_that_are_done(tmp_path: Path):
     assert estimate_seconds(tmp_path, 10, 2) is None
     (tmp_path / "outcomes").mkdir()
-    values = {"name": "", "parameters": {}, "results": {}, "host": "", "python": ""}
+    values = {"name": "", "parameters": {}, "results": {}, "host": "", "processor": "", "python": ""}
     for key, seconds, error in (("a", 2.0, None), ("b", 4.0, None), ("c", 99.0, "failed"), ("d", 3.0, None)):
         text = json.dumps(values | {"key": key, "seconds": seconds, "error": error})
         (tmp_path / "outcomes" / f"{key}.json").write_text(text)
@@ -233,6 +234,16 @@ def test_seeds_become_error_bars():
     assert container.has_yerr
 
 
+def test_a_recorded_interval_becomes_bars_where_nothing_is_averaged():
+    table = table_of(w=[0.0, 1.0], fid=[2.0, 4.0], fid_low=[1.5, 4.5], fid_high=[3.0, 5.0])
+    (ax,) = draw_result(table, "fid", ["w"]).axes
+    (bars,) = ax.containers[0].lines[2]
+    ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+    assert ends == [[1.5, 3.0], [4.0, 5.0]]  # none goes the wrong way
+    (ax,) = draw_result(table.assign(w=1.0), "fid", ["w"]).axes
+    assert ax.containers[0].lines[0].get_ydata().tolist() == [3.0]
+
+
 def test_a_third_parameter_gets_panels_names_get_ticks_and_wide_ranges_a_logarithm():
     rows = [(lr, name, steps) for lr in (1e-4, 1e-3, 1e-2) for name in "ab" for steps in (5, 10)]
     table = pd.DataFrame(rows, columns=["lr", "name", "steps"]).assign(fid=1.0)
@@ -268,12 +279,32 @@ def test_nothing_to_draw_is_refused():
 
 
 def test_the_summary_tells_counts_results_failures_and_links_the_copies(sweep: Sweep, folder: Path):
-    notebook = summary_notebook(sweep, folder / "out", results_table(sweep, folder / "out"))
-    nbformat.validate(notebook)
-    text = "\n".join(cell.source for cell in notebook.cells)
+    *_, path = write_report(sweep, folder / "out")
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
     assert text.startswith("# Sweep mine\n\nWhat may happen.")
     assert "Swept: `mode`" in text
-    assert "draw_result(done, 'twice', swept)" in text
-    assert "draw_result(done, 'word'" not in text
+    assert 'draw_result(done, "twice", swept)' in text
+    assert 'draw_result(done, "word"' not in text
+    assert 'draw_result(done, "diverged"' not in text  # NaN in every run
     assert f"[mode=fine](<{sweep.runs[0].name}.ipynb>)" in text
     assert "## Not done" in text
+    assert f"By code of hash `{sweep.code[:16]}`" in text
+
+
+def test_an_interval_is_drawn_with_its_result_and_not_by_itself(sweep: Sweep, tmp_path: Path):
+    outcome_path(tmp_path, "").parent.mkdir()
+    for run in sweep.runs[:2]:
+        results = {"fid": 1.0, "fid_low": 0.5, "fid_high": 1.5, "loss_low": 0.1}
+        values = {"key": run.key, "name": run.name, "parameters": run.parameters, "results": results, "error": None}
+        values |= {"seconds": 60.0, "host": "here", "processor": "a processor", "python": "3.11"}
+        outcome_path(tmp_path, run.key).write_text(json.dumps(values))
+    notebook = summary_notebook(sweep, tmp_path, results_table(sweep, tmp_path), 'read_csv("x.csv")')
+    headings = [cell.source for cell in notebook.cells if cell.source.startswith("## ")]
+    assert headings[:3] == ["## fid", "## loss_low", "## Not done"]
+    assert "on a processor with Python 3.11.\nThe runs took 60 to 60 s each, 2 minutes together." in headings[3]
+
+
+def test_only_a_finished_sweep_is_stored(sweep: Sweep, tmp_path: Path):
+    with pytest.raises(InputError, match="5 of the 5 runs of mine are not done, and the summary is stored when all"):
+        store_summary(sweep, tmp_path, tmp_path / "mine.yaml")
+    assert not list(tmp_path.iterdir())

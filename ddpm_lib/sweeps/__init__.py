@@ -3,6 +3,6 @@
 spec, draws       what a sweep's YAML file says: which runs
 worker            one run: once for all time, within its limits
 cluster, runner   hand the runs out to workers, here or elsewhere
-report, plots     the table, the summary notebook
+report, summary   the table, the notebook with its plots
 cli               the commands
 """

@@ -72,7 +72,8 @@ def run(
         typer.echo(_plan(runs, len(sweep.runs), folder, workers, sweep.limits.memory_gb))
         return
 
-    from ddpm_lib.sweeps.report import report, write_report
+    from ddpm_lib.sweeps.report import report
+    from ddpm_lib.sweeps.summary import write_report
 
     lost: dict[str, str] = {}
     try:
@@ -94,6 +95,18 @@ def status(file: SweepFile, out: Out = None) -> None:
 
     sweep = load_sweep(file)
     typer.echo(report(sweep, out or RUNS / "sweeps" / sweep.name))
+
+
+@app.command()
+def store(file: SweepFile, out: Out = None) -> None:
+    """Store the summary of a sweep that is done beside FILE, to commit it: NAME.ipynb, and its table as NAME.csv."""
+    from ddpm_lib.batch import RUNS
+    from ddpm_lib.sweeps.spec import load_sweep
+    from ddpm_lib.sweeps.summary import store_summary
+
+    sweep = load_sweep(file)
+    notebook, table = store_summary(sweep, out or RUNS / "sweeps" / sweep.name, file)
+    typer.echo(f"The summary is {notebook}, its table {table}")
 
 
 def _plan(runs: Sequence[SweepRun], total: int, folder: Path, workers: int | None, memory_gb: float | None) -> str:

@@ -17,7 +17,8 @@ from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from ddpm_lib.errors import InputError, SweepError
-from ddpm_lib.execution import THREADS_VARIABLE, usable_cores
+from ddpm_lib.execution import THREADS_VARIABLE
+from ddpm_lib.machine import usable_cores
 
 ASSUMED_GB = 2.0  # memory of a run without limit, for the number of workers
 DEATHS = 10  # a run at which more workers died than that has failed: it is probably what kills them

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LINES = 7  # of different colours; a parameter with more values is drawn as an axis of its own
-LOG_RATIO = 20  # an axis whose largest value is this many times its smallest is logarithmic
+INTERVAL = ("_low", "_high")  # what a name gets at its end where the ends of its interval are recorded
+LOG_RATIO = 10  # an axis whose largest value is this many times its smallest is logarithmic
 
 
 def draw_result(table: pd.DataFrame, result: str, swept: Sequence[str]) -> Figure:
     """A recorded number over the swept parameters.
 
     The number with the most values is the horizontal axis, one of the others tells lines apart, the next one panels;
-    over seeds and what is left the mean is drawn, with the standard deviation as bars. A parameter that another one
+    over seeds and what is left the mean is drawn, with the standard deviation as bars; where no point is a mean, the
+    bars are the interval that the runs recorded beside the result. A parameter that another one
     decides (the steps that go with a sampler) is left out. Where two or more parameters have too many values for
     lines, as after random draws, each gets a panel with one point a run.
 
     Args:
         table: one row a run, as in a sweep's table.parquet; runs without the result are left out.
-        result: the column to draw.
+        result: the column to draw; `<result>_low` and `<result>_high`, if they are there, are its interval.
         swept: the columns of the swept parameters.
 
     Raises:
@@ -77,13 +79,23 @@ def _draw_lines(ax: Axes, table: pd.DataFrame, result: str, x: str, lines: str |
     for index, (value, group) in enumerate([(None, table)] if lines is None else table.groupby(lines)):
         group = group.assign(**{"the position": _positions(ax, group, x, table)})
         points = group.groupby("the position")[result].agg(["mean", "std"])
+        bars = _bars(group, result, points)
         style = LINE_STYLES[index % len(LINE_STYLES)] if _is_numeric(table, x) else ""
-        bars = points["std"].fillna(0) if points["std"].notna().any() else None
         label = None if lines is None else f"{lines} = {value}"
         colour = COLOURS[index % len(COLOURS)]
         ax.errorbar(points.index, points["mean"], bars, fmt=f"o{style}", color=colour, capsize=3, label=label)
     if lines is not None:
         ax.legend(frameon=False, fontsize=8)
+
+
+def _bars(group: pd.DataFrame, result: str, points: pd.DataFrame) -> pd.Series | np.ndarray | None:
+    """How far to draw each point's bars: both ways alike, or down and up; None: there is nothing to draw them by."""
+    if points["std"].notna().any():
+        return points["std"].fillna(0)
+    if not {f"{result}{end}" for end in INTERVAL} <= set(group):
+        return None
+    low, high = (group.groupby("the position")[f"{result}{end}"].mean() for end in INTERVAL)
+    return np.maximum(0, [points["mean"] - low, high - points["mean"]])  # matplotlib refuses bars below 0
 
 
 def _positions(ax: Axes, rows: pd.DataFrame, name: str, table: pd.DataFrame | None = None) -> np.ndarray:

@@ -64,6 +64,7 @@ class Sweep:
     name: str
     about: str
     notebook: Path
+    code: str  # see `identity.code_hash`
     swept: list[str]  # the parameters that differ between runs, in the file's order
     runs: list[SweepRun] = field(repr=False)
     limits: Limits = Limits()
@@ -96,7 +97,7 @@ def load_sweep(path: Path) -> Sweep:
         elif not parts[2]:  # draws may fall on the same values; then they are one run
             raise NotebookError(f"{path}: the run {run.label} stands twice (as {runs[run.key].label}); remove one")
     about = str(content.get("about", "")).strip()
-    return Sweep(path.stem, about, notebook, swept, list(runs.values()), _limits(path, content))
+    return Sweep(path.stem, about, notebook, code, swept, list(runs.values()), _limits(path, content))
 
 
 def chosen_runs(sweep: Sweep, only: Mapping[str, Any]) -> list[SweepRun]:

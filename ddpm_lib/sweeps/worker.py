@@ -4,7 +4,7 @@ Everything about a sweep is in its folder, which scheduler, workers and `ddpm sw
 
     guidance_weight=0.5,sampler=ddim.3f2a9c1b.ipynb    the executed copies
     outcomes/3f2a9c1b….json                            a run's outcome, by its identity; what is there is done
-    table.csv, table.parquet, summary.ipynb            written at the end (see report)
+    table.csv, table.parquet, summary.ipynb            written at the end (see summary)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ddpm_lib.errors import SweepError
 from ddpm_lib.execution import GRACE, Kernel, execute
 from ddpm_lib.files import atomic_write, locked
 from ddpm_lib.identity import code_hash, run_key
+from ddpm_lib.machine import cpu_name
 from ddpm_lib.results import recorded
 from ddpm_lib.sweeps.spec import Limits, SweepRun
 
@@ -45,6 +46,7 @@ class Outcome:
     error: str | None  # which cell failed, and how; None: all cells ran
     seconds: float
     host: str
+    processor: str
     python: str
 
 
@@ -176,6 +178,7 @@ def _execute(run: SweepRun, folder: Path, limits: Limits) -> Outcome:
         error=error,
         seconds=round(time.monotonic() - start, 3),
         host=platform.node(),
+        processor=cpu_name(),
         python=platform.python_version(),
     )
 

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from usual_code import usual_unet
 
+from ddpm_lib.machine import cpu_name
 from ddpm_lib.plotting import COLOURS, new_figure, to_png
-from ddpm_lib.shipping import cpu_name
 from ddpm_lib.training import choose_precision, keep_freed_memory
 from ddpm_lib.unet import UNet
 

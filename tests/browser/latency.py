@@ -18,7 +18,7 @@ from lab import chromium, command, jupyterlab, open_notebook
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Page
 
-from ddpm_lib.shipping import cpu_name
+from ddpm_lib.machine import cpu_name
 
 # Fresh weights will do: the time does not depend on them.
 CELL = """import torch
