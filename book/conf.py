@@ -87,7 +87,7 @@ def copy_notebooks() -> None:
     shutil.rmtree(NOTEBOOKS, ignore_errors=True)
     for folder in ("", "assignments", "sweeps"):
         (NOTEBOOKS / folder).mkdir(parents=True)
-        for pattern in ("*.ipynb", "*.md", "*.png"):
+        for pattern in ("*.ipynb", "*.md", "*.png", "*.csv"):
             for path in (ROOT / "notebooks" / folder).glob(pattern):
                 shutil.copy2(path, NOTEBOOKS / folder)  # with its time: Sphinx reads again what is newer
 
@@ -103,7 +103,6 @@ API = {
     "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "sweeps": ("sweeps",),
-    "course": ("course",),
     "course": ("course",),
     "tools": (),
 }
