@@ -301,7 +301,7 @@ def test_an_interval_is_drawn_with_its_result_and_not_by_itself(sweep: Sweep, tm
     notebook = summary_notebook(sweep, tmp_path, results_table(sweep, tmp_path), 'read_csv("x.csv")')
     headings = [cell.source for cell in notebook.cells if cell.source.startswith("## ")]
     assert headings[:3] == ["## fid", "## loss_low", "## Not done"]
-    assert "on a processor with Python 3.11.\nThe runs took 60 to 60 s each, 2 minutes together." in headings[3]
+    assert "on a processor with Python 3.11.\nThe runs took 60 to 60 s each, 2.0 minutes together." in headings[3]
 
 
 def test_only_a_finished_sweep_is_stored(sweep: Sweep, tmp_path: Path):

@@ -162,7 +162,7 @@ def _how(sweep: Sweep, folder: Path) -> str:
     ]
     lines += [f"on {', '.join(machines) or 'no machine yet'}."]
     lines += [
-        f"The runs took {min(seconds):.0f} to {max(seconds):.0f} s each, {sum(seconds) / 60:.0f} minutes together."
+        f"The runs took {min(seconds):.0f} to {max(seconds):.0f} s each, {sum(seconds) / 60:.1f} minutes together."
     ]
     lines += ["", f"To make it again: `ddpm sweep {sweep.name}.yaml`, then `ddpm sweep store {sweep.name}.yaml`."]
     return "\n".join(lines)
