@@ -19,7 +19,10 @@ ROOT = BOOK.parent
 PACKAGES = BOOK / "node_modules"
 MODEL = BOOK / "_build" / "model"  # where `make book` has export_model.py write
 NOTEBOOKS = BOOK / "notebooks"  # a copy, made anew at each build: Sphinx reads only what lies beside this file
-RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIMES = {  # the demo loads one of them: a script and what it runs
+    "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
+}
 
 project = "Diffusion models from scratch"
 author = "the course's authors"
@@ -138,10 +141,15 @@ def other_pages() -> str:
     return "\n".join(str(page.relative_to(BOOK)) for page in pages)
 
 
-def fill_placeholders(_app: Sphinx, docname: str, source: list[str]) -> None:
+def fill_placeholders(app: Sphinx, docname: str, source: list[str]) -> None:
     """Puts in what pages leave to be made here: `{modules}` on those of the API, two lists on the front page."""
     folder, _, page = docname.rpartition("/")
+    if docname == "index":
+        for path in NOTEBOOKS.glob("*.ipynb"):  # the times in them
+            app.env.note_dependency(path)
     if folder == "api" and page in API:
+        for path in (ROOT / "README.md", BOOK / "conf.py"):  # the list of modules, and their pages
+            app.env.note_dependency(path)
         blocks = [f"## {name}\n\n```{{eval-rst}}\n.. automodule:: ddpm_lib.{name}\n```" for name in api_modules(page)]
         source[0] = source[0].replace("{modules}", "\n\n".join(blocks))
     source[0] = source[0].replace("{reading path}", reading_path()).replace("{other pages}", other_pages())
@@ -152,12 +160,15 @@ def copy_vendored(app: Sphinx) -> None:
     shutil.copytree(PACKAGES / "mathjax" / "es5", Path(app.outdir, "_static", "mathjax"), dirs_exist_ok=True)
     demo = Path(app.outdir, "demo")
     shutil.copytree(BOOK / "demo", demo, dirs_exist_ok=True)
-    for name in RUNTIME:
+    for name in (name for runtime in RUNTIMES.values() for name in runtime):
         shutil.copy(PACKAGES / "onnxruntime-web" / "dist" / name, demo)
     shutil.copy(MODEL / "model.onnx", demo)
     description = json.loads((MODEL / "model.json").read_text(encoding="utf-8"))
     # Lets the page show how far loading has come: what the server sends may be compressed, and then hides its size.
-    description["bytes"] = {name: (demo / name).stat().st_size for name in (RUNTIME[1], "model.onnx")}
+    description["bytes"] = {
+        device: {name: (demo / name).stat().st_size for name in (binary, "model.onnx")}
+        for device, (_, binary) in RUNTIMES.items()
+    }
     (demo / "model.json").write_text(json.dumps(description), encoding="utf-8")
 
 

@@ -1,7 +1,8 @@
 """Writes the shipped model for the page that runs it in the browser: `python book/export_model.py FOLDER`.
 
 model.onnx is `guided_eps` of eight pictures, as the library computes it: both predictions in one forward pass, and the
-mixture. model.json holds what the page needs besides: the schedule, the classes, where the weights come from.
+mixture. model.json holds what the page needs besides: the schedule, the classes, where the weights come from, and some
+values of one prediction, by which the page sees whether its device computes what PyTorch does.
 """
 
 from __future__ import annotations
@@ -79,10 +80,21 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def known_answer(network: nn.Module) -> dict[str, float | list[float]]:
+    """Every `stride`-th value of the guided prediction for eight pictures of pure noise, drawn from `seed`."""
+    seed, t, label, weight, stride = 0, 500, 9, 2.0, 97
+    noise = torch.randn(PICTURES, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
+    with torch.inference_mode():
+        eps = guided_eps(network, noise, torch.full((PICTURES,), t), torch.full((PICTURES,), label), weight)
+    values = [round(value, 5) for value in eps.flatten()[::stride].tolist()]
+    return {"seed": seed, "t": t, "label": label, "weight": weight, "stride": stride, "eps": values}
+
+
 def main(folder: Path) -> None:
     """Writes model.onnx and model.json."""
     folder.mkdir(parents=True, exist_ok=True)
     epoch = pretrained.epochs(MODEL)[-1]
+    network = pretrained.load(MODEL, epoch)
     description = {
         "model": MODEL,
         "epoch": epoch,
@@ -90,8 +102,9 @@ def main(folder: Path) -> None:
         "pictures": PICTURES,
         "classes": list(CLASS_NAMES),
         "alpha_bars": pretrained.schedule(MODEL).alpha_bars.tolist(),
+        "known": known_answer(network),
     }
-    (folder / "model.onnx").write_bytes(halved(traced(pretrained.load(MODEL, epoch))).SerializeToString())
+    (folder / "model.onnx").write_bytes(halved(traced(network)).SerializeToString())
     (folder / "model.json").write_text(json.dumps(description), encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 const SIDE = 28;
 const COLUMNS = 4;
 const FIRST_CLASS = 9;
+const DEVICES = { wasm: "one thread", webgpu: "WebGPU" };
 
 const element = (id) => document.getElementById(id);
 const form = element("controls");
@@ -13,7 +14,9 @@ let step = null; // the last one received
 
 // The small part comes with the page: which model, which classes, which schedule.
 const model = await (await fetch("model.json")).json();
-const megabytes = Object.values(model.bytes).reduce((sum, bytes) => sum + bytes) / 1e6;
+const asked = new URLSearchParams(location.search).get("device"); // `?device=wasm`, say, to compare
+const device = asked in DEVICES ? asked : await chooseDevice();
+const megabytes = Object.values(model.bytes[device]).reduce((sum, bytes) => sum + bytes) / 1e6;
 element("size").textContent = `${megabytes.toFixed(0)} MB, fewer where the server compresses`;
 form.label.append(...model.classes.map((name, value) => new Option(name, value, false, value === FIRST_CLASS)));
 
@@ -27,6 +30,13 @@ form.addEventListener("input", (event) => {
   else if (worker) request();
 });
 show();
+
+/** Where the model shall run if the address does not say it: "webgpu" or "wasm". */
+async function chooseDevice() {
+  // The runtime for WebGPU waits for it inside WebAssembly (JSPI). An emulated processor would be slower than none.
+  const adapter = "Suspending" in WebAssembly && (await navigator.gpu?.requestAdapter().catch(() => null));
+  return adapter && !adapter.info?.isFallbackAdapter ? "webgpu" : "wasm";
+}
 
 /** The values that the controls hold. */
 function values() {
@@ -42,7 +52,7 @@ function request() {
     element("progress").hidden = false;
     say("Loading the model …");
   }
-  worker.postMessage({ id: ++id, model, ...values() });
+  worker.postMessage({ id: ++id, model, device, verify: device !== "wasm" || asked === device, ...values() });
 }
 
 function receive(message) {
@@ -59,7 +69,8 @@ function receive(message) {
   step = message;
   paint();
   const { index, steps, seconds } = step;
-  element("status").textContent = index < steps ? `step ${index} of ${steps}` : `${steps} steps, ${seconds.toFixed(1)} s`;
+  const done = `${steps} steps, ${seconds.toFixed(1)} s, ${DEVICES[step.device]}`;
+  element("status").textContent = index < steps ? `step ${index} of ${steps}` : done;
   document.dispatchEvent(new CustomEvent("step", { detail: step })); // for whoever listens: the tests do
   if (index === steps) say(`${model.pictures} pictures: ${model.classes[values().label]}, guidance weight ${values().weight}.`);
 }

@@ -1,29 +1,63 @@
-// Runs the model apart from the page, so that the page stays smooth. One thread: that needs no special server headers.
-import * as ort from "./ort.wasm.bundle.min.mjs";
+// Runs the model apart from the page, so that the page stays smooth. Nothing here needs special server headers.
 import { randn } from "./noise.js";
 import { dpmSolver } from "./sampler.js";
 
 const PIXELS = 28 * 28;
-let ready = null; // a promise of the session
+const CLOSE = 1e-2; // a prediction that is off by more comes from a device that computes something else
+const PATIENCE = 10_000; // milliseconds for a device's first prediction
+const RUNTIMES = { wasm: "./ort.wasm.bundle.min.mjs", webgpu: "./ort.jspi.bundle.min.mjs" };
+let device = null; // where the model runs: as the page asks, unless that fails
+let ready = null; // a promise of the runtime and the session
 let newest = 0; // the number of the last request; what an older one is still doing ends
 
 self.onmessage = async ({ data: request }) => {
   newest = request.id;
+  device ??= request.device;
+  ready ??= load(device, request.model, request.verify && device === request.device); // once
+  const [triedOn, tried] = [device, ready];
   try {
-    ready ??= load(request.model.bytes); // once
-    await draw(request, await ready);
+    await draw(request, await tried);
   } catch (error) {
-    ready = null; // the next request tries again
-    self.postMessage({ kind: "error", id: request.id, message: error.message });
+    if (ready === tried) [ready, device] = [null, "wasm"]; // the next request tries again
+    if (request.id !== newest) return;
+    if (triedOn === "webgpu") self.onmessage({ data: request });
+    else self.postMessage({ kind: "error", id: request.id, message: error.message });
   }
 };
 
-/** `bytes`: the sizes of the two files to load, by name, after unpacking. */
-async function load(bytes) {
-  const files = await loaded(Object.entries(bytes));
+/** The runtime with the model in it. With `verify` it is used only if it then predicts what PyTorch did. */
+async function load(where, model, verify) {
+  const files = await loaded(Object.entries(model.bytes[where]));
+  const ort = await import(RUNTIMES[where]);
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = files["ort-wasm-simd-threaded.wasm"];
-  return ort.InferenceSession.create(files["model.onnx"]);
+  ort.env.wasm.wasmBinary = Object.entries(files).find(([name]) => name.endsWith(".wasm"))[1];
+  const session = await ort.InferenceSession.create(files["model.onnx"], { executionProviders: [where] });
+  const predict = predictor(ort, session, model.pictures);
+  if (verify) await Promise.race([compare(predict, model), tooLate()]);
+  return predict;
+}
+
+/** (x, t, label, weight) => a promise of the guided eps of n pictures; x and eps are Float32Arrays. */
+function predictor(ort, session, n) {
+  return async (x, t, label, weight) => {
+    const { eps } = await session.run({
+      x_t: new ort.Tensor("float32", x, [n, 1, 28, 28]),
+      t: new ort.Tensor("int64", new BigInt64Array(n).fill(BigInt(t)), [n]),
+      y: new ort.Tensor("int64", new BigInt64Array(n).fill(BigInt(label)), [n]),
+      guidance_weight: new ort.Tensor("float32", new Float32Array(n).fill(weight), [n]),
+    });
+    return eps.data;
+  };
+}
+
+async function compare(predict, { pictures, known }) {
+  const eps = await predict(randn(known.seed, pictures * PIXELS), known.t, known.label, known.weight);
+  const gap = Math.max(...known.eps.map((value, i) => Math.abs(value - eps[i * known.stride])));
+  if (!(gap < CLOSE)) throw new Error(`its predictions are off by ${gap.toFixed(2)}`);
+}
+
+function tooLate() {
+  return new Promise((_, reject) => setTimeout(() => reject(new Error("it takes too long")), PATIENCE));
 }
 
 /** Loads the files side by side, and tells how far it has come. */
@@ -49,22 +83,14 @@ async function loaded(sizes) {
   return Object.fromEntries(files);
 }
 
-async function draw({ id, model, label, weight, seed, steps }, session) {
+async function draw({ id, model, label, weight, seed, steps }, predict) {
   if (id !== newest) return;
-  const n = model.pictures;
-  const shape = [n, 1, 28, 28];
-  const y = new ort.Tensor("int64", new BigInt64Array(n).fill(BigInt(label)), [n]);
-  const guidance = new ort.Tensor("float32", new Float32Array(n).fill(weight), [n]);
-  const predict = async (x, t) => {
-    const time = new ort.Tensor("int64", new BigInt64Array(n).fill(BigInt(t)), [n]);
-    const { eps } = await session.run({ x_t: new ort.Tensor("float32", x, shape), t: time, y, guidance_weight: guidance });
-    return eps.data;
-  };
+  const guided = (x, t) => predict(x, t, label, weight);
   const start = performance.now();
-  const noise = randn(seed, n * PIXELS);
-  self.postMessage({ kind: "step", id, index: 0, steps, x: noise, x0: noise, seconds: 0 });
-  for await (const { index, x, x0 } of dpmSolver(predict, noise, model.alpha_bars, steps)) {
-    self.postMessage({ kind: "step", id, index, steps, x, x0, seconds: (performance.now() - start) / 1000 });
+  const noise = randn(seed, model.pictures * PIXELS);
+  self.postMessage({ kind: "step", id, device, index: 0, steps, x: noise, x0: noise, seconds: 0 });
+  for await (const { index, x, x0 } of dpmSolver(guided, noise, model.alpha_bars, steps)) {
+    self.postMessage({ kind: "step", id, device, index, steps, x, x0, seconds: (performance.now() - start) / 1000 });
     await new Promise((resume) => setTimeout(resume)); // lets a newer request in
     if (id !== newest) return;
   }

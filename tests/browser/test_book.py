@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 from lab import find_chromium
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from ddpm_lib import pretrained
 from ddpm_lib.batch import RUNS
@@ -30,6 +30,7 @@ from ddpm_lib.samplers import SampleStep, sample, spaced_timesteps
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ROOT / "book" / "node_modules"
+FAQ = (ROOT / "book" / "faq.md").read_text(encoding="utf-8")
 SHOTS = RUNS / "browser"
 DEMO = "demo/index.html"
 DOWNLOAD = 8e6  # bytes, compressed: what the demo may load
@@ -50,10 +51,10 @@ LISTEN = """() => {
 
 @pytest.fixture(scope="module")
 def book() -> Path:
-    """The folder of the built pages."""
+    """The folder of the built pages; beside it lies the PDF of them."""
     if not shutil.which("npm") or not find_chromium():
         pytest.skip("the book needs npm, and its tests Chromium; Debian: apt-get install npm chromium")
-    built = subprocess.run(["make", "book"], cwd=ROOT, capture_output=True, text=True, timeout=280)
+    built = subprocess.run(["make", "pdf"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert built.returncode == 0, built.stdout + built.stderr
     return ROOT / "book" / "_build" / "html"
 
@@ -151,10 +152,44 @@ def test_every_picture_is_described(sources: dict[Path, Source]):
     assert [picture for picture in pictures if not (picture[1].get("alt") or "").strip()] == []
 
 
+def test_every_module_is_in_the_api_reference(sources: dict[Path, Source]):
+    files = (path.relative_to(ROOT) for path in (ROOT / "ddpm_lib").rglob("*.py"))
+    modules = {".".join(path.with_suffix("").parts) for path in files if not path.name.startswith("_")}
+    ids = set().union(*(source.ids for path, source in sources.items() if path.parent.name == "api"))
+    assert len(modules) > 20
+    assert sorted(module for module in modules if f"module-{module}" not in ids) == []
+
+
+def test_every_paper_that_a_notebook_cites_is_in_the_bibliography():
+    bibliography = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb")]
+    cited = {number for text in texts for number in re.findall(r"arXiv:(\d{4}\.\d{5})", text)}
+    assert len(cited) > 20
+    assert sorted(number for number in cited if number not in bibliography) == []
+
+
+def test_every_question_of_the_faq_has_a_cause_and_a_test():
+    questions = re.split(r"(?m)^### ", FAQ)[1:]
+    assert len(questions) > 15
+    incomplete = [text for text in questions if not ("**Cause**\n: " in text and "**Test**\n: " in text)]
+    assert [text.partition("\n")[0] for text in incomplete] == []
+
+
 def test_every_test_that_the_faq_names_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "book" / "faq.md").read_text(encoding="utf-8"))
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", FAQ)
     assert len(named) > 20
     assert [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text(encoding="utf-8")] == []
+
+
+def test_the_pdf_holds_every_notebook_and_leads_nowhere_that_others_lack(book: Path, sources: dict[Path, Source]):
+    pdf = (book.parent / "book.pdf").read_bytes()
+    pages = len(re.findall(rb"/Type /Page\n", pdf))
+    assert pages > 100
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"/notebooks-{path.stem} [".encode() in pdf, f"{path.name} is not in the PDF"
+    assert re.findall(rb"/URI \((?:file:|http://(?:127|localhost))[^)]*", pdf) == []
+    bookmarks = set(re.findall(rb"/Title \(([^)]*)\)", pdf))
+    assert {b"Contents", b"Glossary and notation", b"Bibliography"} <= bookmarks
 
 
 def test_the_packages_are_pinned_and_the_lock_names_no_host():
@@ -305,5 +340,38 @@ def test_the_page_knows_the_classes(demo: Page):
 def test_nothing_large_is_loaded_before_the_first_click_and_little_after(demo: Page, book: Path):
     loaded = demo.evaluate("performance.getEntriesByType('resource').map(({name}) => name)")
     assert [name for name in loaded if name.endswith((".wasm", ".onnx"))] == []
-    files = [path for path in (book / "demo").iterdir() if path.suffix != ".html"]
-    assert sum(len(gzip.compress(path.read_bytes())) for path in files) < DOWNLOAD
+    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in (book / "demo").iterdir()}
+    devices = {"wasm": (".jspi.",), "webgpu": ("ort.wasm.", "threaded.wasm")}  # with what each does not load
+    for device, without in devices.items():
+        parts = {name: size for name, size in sizes.items() if not any(text in name for text in without)}
+        assert sum(parts.values()) < DOWNLOAD, (device, parts)
+
+
+def test_without_a_graphics_processor_one_thread_draws_even_where_webgpu_is_asked_for(page: Page, address: str):
+    page.goto(f"{address}{DEMO}?device=webgpu")
+    page.locator("#label option").last.wait_for(state="attached")
+    page.evaluate(LISTEN)
+    choose(page, steps=2)
+    page.get_by_role("button", name="Draw").click()
+    assert [step["device"] for step in finished(page, steps=2)] == ["wasm"] * 3
+
+
+def test_a_device_that_does_not_predict_what_pytorch_does_draws_nothing(page: Page, address: str):
+    def spoilt(route: Route) -> None:
+        model = route.fetch().json()
+        model["known"]["eps"][7] += 0.05
+        route.fulfill(json=model)
+
+    for right in (False, True):
+        if not right:
+            page.route("**/model.json", spoilt)
+        page.goto(f"{address}{DEMO}?device=wasm")  # asked for by name, it is verified as WebGPU is
+        page.locator("#label option").last.wait_for(state="attached")
+        page.evaluate(LISTEN)
+        choose(page, steps=2)
+        page.get_by_role("button", name="Draw").click()
+        if right:
+            finished(page, steps=2)
+        else:
+            expect(page.locator("#news")).to_contain_text("predictions are off by 0.05", timeout=DRAWN)
+            page.unroute("**/model.json")
