@@ -37,7 +37,7 @@ bench: $(READY) ## our training beside the usual code and two packages (results 
 	$(BIN)/python tests/browser/latency.py
 
 book: $(READY) book/node_modules/.package-lock.json book/_build/model/model.onnx ## build the book (book/_build/html); needs npm
-	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet book book/_build/html
+	$(BIN)/python -m sphinx --builder html --write-all --fail-on-warning --keep-going --quiet book book/_build/html
 
 pdf: book ## print the book to one file (book/_build/book.pdf); needs Chromium
 	$(BIN)/python book/pdf/print_pdf.py book/_build/html book/_build/book.pdf
