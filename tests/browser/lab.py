@@ -74,8 +74,10 @@ def jupyterlab(folder: Path) -> Iterator[str]:
             "ServerApp.port": port,
             "ServerApp.root_dir": folder,
             "IdentityProvider.token": token,
+            "ServerApp.disable_check_xsrf": True,  # a new page's first requests fail it now and then
             "LabApp.user_settings_dir": settings,
             "LabApp.workspaces_dir": Path(home) / "workspaces",
+            "JupyterNotebookApp.expose_app_in_browser": True,  # Notebook 7 comes with the server
         }
         own = dict.fromkeys(("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"), home)
         with open(Path(home) / "log", "w+") as log:
@@ -137,7 +139,7 @@ def note_troubles(page: Page) -> None:
     def note(said: ConsoleMessage) -> None:
         # A new kernel knows no widgets yet and refuses the manager's first call; JupyterLab may report the refusal.
         if said.type == "error" and not said.text.startswith("Comm not found"):
-            page.troubles.append(said.text)
+            page.troubles.append(f"{said.text} ({said.location['url']})")
 
     page.on("console", note)
     page.on("pageerror", lambda error: page.troubles.append(str(error)))

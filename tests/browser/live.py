@@ -58,6 +58,10 @@ def result(code: str, scope: dict[str, Any]) -> Any:
     return eval(compile(last, "cell", "eval"), scope)
 
 
+def data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 @contextmanager
 def opened(browser: Browser, folder: Path, address: str, name: str, notebook: NotebookNode) -> Iterator[Page]:
     """A page with a notebook, which has not been run; its kernel is ended with it."""
@@ -134,9 +138,9 @@ class Live:
         """Waits until the page shows what the library draws for these values, to the byte."""
         self.values |= values
         expected = self.twin.at(**self.values)
-        image, data = self.box.locator("figure img"), base64.b64encode(expected.png).decode()
+        image = self.box.locator("figure img")
         expect(self.box.locator("figcaption")).to_have_text(expected.caption, timeout=SECONDS)
-        expect(image).to_have_attribute("src", f"data:image/png;base64,{data}", timeout=SECONDS)
+        expect(image).to_have_attribute("src", data_url(expected.png), timeout=SECONDS)
         assert image.get_attribute("alt") == expected.alt
 
     def drag(self, name: str, to: float) -> Any:
