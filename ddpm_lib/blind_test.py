@@ -162,7 +162,8 @@ class BlindTest:
             for place, (pair, answer) in enumerate(zip(self.pairs, self.answers, strict=True), start=1)
         ]
         head = "<tr><th>pair</th><th>A</th><th>B</th><th>you</th><th>the metric</th></tr>"
-        return f"<div role='status'><p>{_sentence(self.score())}</p><table>{head}{''.join(rows)}</table></div>"
+        table = f"<table style='border-spacing:1.5em 0'>{head}{''.join(rows)}</table>"
+        return f"<div role='status'><p>{_sentence(self.score())}</p>{table}</div>"
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         first = self._question(0)

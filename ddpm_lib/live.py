@@ -25,7 +25,8 @@ from ddpm_lib.frames import Picture, picture_html, slider_html
 Draw = Callable[..., Iterator[Picture | None]]
 
 STYLE = {"description_width": "initial"}  # descriptions are never cut off
-WIDE = {"width": "24em", "max_width": "98%"}
+MARGIN = {"margin": "2px"}  # or kinds of controls that Jupyter treats differently stand askew
+WIDE = {"width": "24em", "max_width": "98%", **MARGIN}
 SEEDS = 100  # to choose from
 STREAM = 6  # of `generator_for`: a seed means other noise here than in a training
 # A key on a control belongs to the control: Jupyter would take arrow keys, and letters, for its commands.
@@ -39,8 +40,8 @@ PAUSE = 0.001  # seconds, for the messages that have come in
 class Explorer:
     """A picture with its controls. Shown at the end of a cell, it is live; stored, it keeps ready-made frames.
 
-    Its output holds three forms, and each place takes the first it knows: the live widgets (JupyterLab, Notebook, VS
-    Code, Voila), a slider over `frames` in plain HTML (a stored notebook, a static page), a PNG of the first position.
+    Its output holds three forms, and each place takes the first it knows: the live widgets (JupyterLab, Notebook,
+    Voila), a slider over `frames` in plain HTML (a stored notebook, a static page), a PNG of the first position.
 
     Args:
         draw: a generator function of the controls' values, by name; see above.
@@ -180,7 +181,8 @@ def stops(description: str, options: Sequence[Any], value: Any) -> widgets.Selec
 def choice(description: str, options: Sequence[str], value: str) -> widgets.ToggleButtons:
     """One button for each of a few options."""
     style = {**STYLE, "button_width": "auto"}
-    layout = {"width": "max-content"}
+    beside = {"display": "flex", "align_items": "center", "grid_gap": "0 8px"}  # or the description stands above
+    layout = {"width": "max-content", **beside, **MARGIN}
     return widgets.ToggleButtons(options=options, value=value, description=description, style=style, layout=layout)
 
 
@@ -207,12 +209,14 @@ def player(slider: widgets.IntSlider, step: int, seconds: float) -> widgets.Togg
     return play
 
 
-def stepper(slider: widgets.IntSlider, by: int) -> widgets.Button:
-    """A button that moves a slider by 1 or -1."""
-    name, icon = ("one step on", "step-forward") if by > 0 else ("one step back", "step-backward")
-    button = widgets.Button(description=name, icon=icon)
-    button.on_click(lambda _: setattr(slider, "value", min(max(slider.value + by, slider.min), slider.max)))
-    return button
+def steppers(slider: widgets.IntSlider) -> widgets.HBox:
+    """Two buttons side by side that move a slider one back, and one on."""
+    buttons = []
+    for by, name, icon in ((-1, "one step back", "step-backward"), (1, "one step on", "step-forward")):
+        button = widgets.Button(description=name, icon=icon)
+        button.on_click(lambda _, by=by: setattr(slider, "value", min(max(slider.value + by, slider.min), slider.max)))
+        buttons.append(button)
+    return widgets.HBox(buttons)
 
 
 def spread(low: int, high: int, count: int, among: int) -> list[int]:

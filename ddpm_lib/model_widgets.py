@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ddpm_lib.films import LOOK, Film, noise, quick, together
 from ddpm_lib.frames import Picture, arrows, below, picture, tiles
-from ddpm_lib.live import SEEDS, STREAM, Explorer, choice, spread, stepper, stops, whole_slider
+from ddpm_lib.live import SEEDS, STREAM, Explorer, choice, spread, steppers, stops, whole_slider
 from ddpm_lib.plotting import COLOURS
 from ddpm_lib.samplers import Sampler, ancestral, dpm_solver, spaced_timesteps
 from ddpm_lib.schedules import Schedule
@@ -68,8 +68,7 @@ def denoising(
 
     slider = whole_slider("step", 1, steps, max(1, steps // 2))
     controls = {"step": slider, "seed": whole_slider("seed", 0, SEEDS - 1, 0)}
-    buttons = [stepper(slider, -1), stepper(slider, 1)]
-    return Explorer(draw, controls, "step", spread(1, steps, 12, slider.value), buttons)
+    return Explorer(draw, controls, "step", spread(1, steps, 12, slider.value), [steppers(slider)])
 
 
 def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int = 10) -> Explorer:
@@ -238,4 +237,4 @@ def race(
 
     slider = whole_slider("step", 1, steps, steps)
     controls = {"step": slider, "seed": whole_slider("seed", 0, SEEDS - 1, 0)}
-    return Explorer(draw, controls, "step", spread(1, steps, 12, steps), [stepper(slider, -1), stepper(slider, 1)])
+    return Explorer(draw, controls, "step", spread(1, steps, 12, steps), [steppers(slider)])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddpm_lib.errors import InputError
 from ddpm_lib.frames import Picture, picture, picture_html
-from ddpm_lib.live import OWN_KEYS, Explorer, finished, player, spread, stepper, whole_slider
+from ddpm_lib.live import OWN_KEYS, Explorer, finished, player, spread, steppers, whole_slider
 from ddpm_lib.stored import WIDGET_VIEW
 
 SLICES = 10
@@ -201,7 +201,7 @@ def test_descriptions_are_never_cut_off():
 
 def test_step_buttons_stop_at_the_ends():
     slider = whole_slider("x", 0, 2, 1)
-    on, back = stepper(slider, 1), stepper(slider, -1)
+    back, on = steppers(slider).children
     values = []
     for button in (on, on, back, back, back):
         button.click()
