@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import base64
+import html
+import io
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,8 +30,37 @@ def test_every_notebook_is_in_the_table():
     assert [name for name in notebooks if f"(notebooks/{name})" not in README] == []
 
 
-def test_the_picture_is_the_one_stored_in_notebook_05():
+def stored_in_notebook_05(cell_id: str, kind: str) -> list[Any]:
     notebook = nbformat.read(ROOT / "notebooks" / "05_classifier_free_guidance.ipynb", 4)
-    cell = next(cell for cell in notebook.cells if cell["id"] == "05-grid-picture")
-    stored = [base64.b64decode(output.data["image/png"]) for output in cell.outputs if "data" in output]
+    cell = next(cell for cell in notebook.cells if cell["id"] == cell_id)
+    return [output.data[kind] for output in cell.outputs if "data" in output]
+
+
+def test_the_picture_is_the_one_stored_in_notebook_05():
+    stored = [base64.b64decode(data) for data in stored_in_notebook_05("05-grid-picture", "image/png")]
     assert (ROOT / "ddpm_lib" / "pretrained" / "guidance_grid.png").read_bytes() in stored
+
+
+def test_the_film_shows_the_pictures_of_the_slider_stored_in_notebook_05():
+    (page,) = stored_in_notebook_05("05-slider-guidance", "text/html")
+    table = json.loads(html.unescape(re.search(r'data-frames="([^"]*)"', page)[1]))
+    pictures = {float(value): grey(base64.b64decode(source.split(",")[1])) for value, _, _, source in table}
+    film = Image.open(ROOT / "ddpm_lib" / "pretrained" / "guidance_slider.gif")
+    frames = {}
+    for w in pictures:
+        film.seek(round(2 * (w + 1)))  # from -1 on, half by half
+        frames[w] = np.asarray(film.convert("L"), dtype=float)
+    height, width = pictures[0.0].shape
+    places = [(y, x) for y in range(frames[0.0].shape[0] - height + 1) for x in range(8)]
+
+    def apart(frame: float, picture: float, y: int, x: int) -> float:
+        return np.abs(frames[frame][y : y + height, x : x + width] - pictures[picture]).mean()
+
+    where = min(places, key=lambda place: apart(0.0, 0.0, *place))
+    for w in pictures:
+        assert apart(w, w, *where) < 2, "film it anew: python tests/browser/film.py"  # both are drawn with few greys
+        assert min(pictures, key=lambda other: apart(w, other, *where)) == w
+
+
+def grey(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)

@@ -128,12 +128,6 @@ class Live:
         self.box.get_by_role("button", name=name).focus()
         self.page.keyboard.press("Enter")
 
-    def move(self, name: str, value: Any) -> None:
-        """Moves a slider to a value, key by key."""
-        control = self.twin.controls[name]
-        stops = dict(control.options).values() if hasattr(control, "options") else range(control.min, control.max + 1)
-        self.press(name, "Home", *["ArrowRight"] * list(stops).index(value))
-
     def expects(self, **values: Any) -> None:
         """Waits until the page shows what the library draws for these values, to the byte."""
         self.values |= values

@@ -11,12 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import film
-import numpy as np
 import pytest
 from ipywidgets import ToggleButtons
 from live import NARROW, SECONDS, SHOTS, WIDE, Live, look, notebook_of, opened, place, result, run_all, sliders, source
-from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 SETUP = """import copy
@@ -210,22 +207,6 @@ def test_nothing_is_cut_off(page: Page, widgets: dict[str, Live], theme: str, wi
         live.nothing_is_cut_off()
     place(page, "BlindTest(")
     page.screenshot(path=SHOTS / f"blind_test_{theme.lower()}_{width}.png")
-
-
-def test_the_readmes_film_shows_this_slider(page: Page, guidance: Live):
-    look(page, "Light", film.WIDTH)
-    first = guidance.twin.first
-    for name, value in first.items():
-        guidance.move(name, value)
-    guidance.expects(**first)
-    shown = film.w_in_focus(guidance)
-    with Image.open(film.FILM) as stored:
-        assert stored.n_frames == len(film.WEIGHTS)
-        stored.seek(film.WEIGHTS.index(first["w"]))
-        assert abs(shown.width - stored.width) <= 2
-        assert abs(shown.height - stored.height) <= stored.height / 10  # letters have other heights elsewhere
-        small = [np.asarray(one.convert("L").resize((96, 72)), dtype=float) for one in (shown, stored)]
-    assert np.abs(small[0] - small[1]).mean() < 12
 
 
 def test_the_page_reports_no_error(page: Page, widgets: dict[str, Live]):
