@@ -12,6 +12,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -30,19 +31,33 @@ def test_every_notebook_is_in_the_table():
     assert [name for name in notebooks if f"(notebooks/{name})" not in README] == []
 
 
-def stored_in_notebook_05(cell_id: str, kind: str) -> list[Any]:
-    notebook = nbformat.read(ROOT / "notebooks" / "05_classifier_free_guidance.ipynb", 4)
+def stored(name: str, cell_id: str, kind: str) -> list[Any]:
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     cell = next(cell for cell in notebook.cells if cell["id"] == cell_id)
     return [output.data[kind] for output in cell.outputs if "data" in output]
 
 
 def test_the_picture_is_the_one_stored_in_notebook_05():
-    stored = [base64.b64decode(data) for data in stored_in_notebook_05("05-grid-picture", "image/png")]
-    assert (ROOT / "ddpm_lib" / "pretrained" / "guidance_grid.png").read_bytes() in stored
+    pictures = map(base64.b64decode, stored("05_classifier_free_guidance", "05-grid-picture", "image/png"))
+    assert (ROOT / "ddpm_lib" / "pretrained" / "guidance_grid.png").read_bytes() in pictures
+
+
+@pytest.mark.parametrize(
+    ("cell_id", "names"),
+    [
+        ("07-figure2-picture", ["figure_2"]),
+        ("07-figures-pictures", ["figure_3", "figure_4", "figure_5"]),
+        ("07-curves-picture", ["quality_curves"]),
+    ],
+)
+def test_the_figures_are_those_stored_in_notebook_07(cell_id: str, names: list[str]):
+    pictures = list(map(base64.b64decode, stored("07_experiments", cell_id, "image/png")))
+    assert [(ROOT / "book" / "_static" / f"{name}.png").read_bytes() for name in names] == pictures
+    assert all(f"(book/_static/{name}.png)" in README for name in names)
 
 
 def test_the_film_shows_the_pictures_of_the_slider_stored_in_notebook_05():
-    (page,) = stored_in_notebook_05("05-slider-guidance", "text/html")
+    (page,) = stored("05_classifier_free_guidance", "05-slider-guidance", "text/html")
     table = json.loads(html.unescape(re.search(r'data-frames="([^"]*)"', page)[1]))
     pictures = {float(value): grey(base64.b64decode(source.split(",")[1])) for value, _, _, source in table}
     film = Image.open(ROOT / "ddpm_lib" / "pretrained" / "guidance_slider.gif")
