@@ -140,7 +140,7 @@ def guidance(model: nn.Module, schedule: Schedule, names: Sequence[str], n: int 
         "w": stops("w", WEIGHTS, 2.0),
         "other_w": stops("compare with w", WEIGHTS, 0.0),
         "seed": whole_slider("seed", 0, SEEDS - 1, 0),
-        "steps": whole_slider("steps", 2, 25, 8),
+        "steps": whole_slider("steps", 2, 25, 6),
     }
     return Explorer(draw, controls, "w", [-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0])
 

@@ -103,9 +103,9 @@ def test_a_guidance_drag_computes_only_its_own_row(model: Denoiser):
     move(explorer, w=1.0)
     before = model.calls
     move(explorer, w=1.5)
-    assert model.calls == before + 8  # the other row and the arrows are there
+    assert model.calls == before + explorer.first["steps"]  # the other row and the arrows are there
     move(explorer, w=1.0)
-    assert model.calls == before + 8
+    assert model.calls == before + explorer.first["steps"]
 
 
 def test_guidances_arrows_are_what_guidance_adds_up(model: Denoiser, monkeypatch: pytest.MonkeyPatch):
@@ -117,9 +117,9 @@ def test_guidances_arrows_are_what_guidance_adds_up(model: Denoiser, monkeypatch
     torch.testing.assert_close(torch.tensor(way), 9 * torch.tensor(conditional))
     assert [place for place, _, _ in every][2] == conditional  # the class chosen first is the last one
     torch.testing.assert_close(torch.tensor(guided), 5 * torch.tensor(conditional))
-    index = 3
-    *_, third = (step for step, _ in zip(model_film(model), range(index), strict=False))
-    t = samplers.spaced_timesteps(50, 8, "quadratic")[index]
+    index, steps = 3, explorer.first["steps"]
+    *_, third = (step for step, _ in zip(model_film(model, steps), range(index), strict=False))
+    t = samplers.spaced_timesteps(50, steps, "quadratic")[index]
     x_t = third.x[:1]
     eps = [quick(model)(x_t, torch.tensor([t]), torch.tensor([y])).flatten() for y in range(3)]
     without = quick(model)(x_t, torch.tensor([t])).flatten()
@@ -129,9 +129,9 @@ def test_guidances_arrows_are_what_guidance_adds_up(model: Denoiser, monkeypatch
     assert min(conditional) >= 0
 
 
-def model_film(model: nn.Module) -> Iterator[samplers.SampleStep]:
+def model_film(model: nn.Module, steps: int) -> Iterator[samplers.SampleStep]:
     sampler = partial(samplers.dpm_solver, clip_x_0=True)
-    return sampler(quick(model), noise(2, 0), SCHEDULE, torch.full((2,), 2), 0.0, 8)
+    return sampler(quick(model), noise(2, 0), SCHEDULE, torch.full((2,), 2), 0.0, steps)
 
 
 def test_averages_shows_both_weights_from_the_same_noise():
@@ -219,7 +219,7 @@ def test_quick_computes_in_the_chosen_format_and_answers_in_fp32(
 def test_the_output_without_a_kernel_holds_the_same_pictures(model: Denoiser):
     explorer = model_widgets.guidance(model, SCHEDULE, NAMES, n=2)
     data, _ = explorer._repr_mimebundle_()
-    rows = [solve(model, 0, 2, w, 8, 2) for w in (2.0, 0.0)]
+    rows = [solve(model, 0, 2, w, explorer.first["steps"], 2) for w in (2.0, 0.0)]
     expected = tiles(rows, row_labels=["w = 2", "w = 0"], scale=2)
     still = np.asarray(Image.open(io.BytesIO(data["image/png"])).convert("RGB"))
     np.testing.assert_array_equal(still[: expected.height, : expected.width], np.asarray(below(expected)))
