@@ -8,14 +8,15 @@ from collections.abc import Generator
 
 import pytest
 
+from ddpm_lib.machine import usable_cores
+
 STRICT = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """What is started from here inherits it: the share of cores of workers side by side, and an ear for Ctrl-C."""
     if workers := len(config.getoption("tx", None) or ()):  # pytest-xdist, in the process that starts them
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would not hear their Ctrl-C
 

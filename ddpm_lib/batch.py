@@ -12,7 +12,7 @@ import papermill
 import yaml
 
 from ddpm_lib.config import read_yaml
-from ddpm_lib.errors import NotebookError, nearest
+from ddpm_lib.errors import InputError, NotebookError, nearest
 from ddpm_lib.execution import Run, result_line, run_notebooks
 from ddpm_lib.stored import normalised
 
@@ -101,12 +101,7 @@ def load_profile(profile: str | Path, folder: Path = NOTEBOOKS) -> dict[str, dic
                 "A profile of your own: give the path of a .yaml file"
             )
         path = folder / "profiles" / f"{profile}.yaml"
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotebookError(f"cannot read the profile {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise NotebookError(f"the profile {path} is not valid YAML: {_one_line(error)}") from error
+    content = read_yaml_file(path, "profile")
     if not isinstance(content, dict):
         raise NotebookError(f"the profile {path} must hold notebooks and their parameters, as laptop.yaml does")
     entries = {}
@@ -194,6 +189,27 @@ def summary(runs: Sequence[Run]) -> str:
     lines += [f"\n{run.notebook.stem}, {run.error}\n  see {run.copy}" for run in runs if run.error]
     lines += [f"\nThe executed copies are in {runs[0].copy.parent}" for run in runs[:1]]
     return "\n".join(lines)
+
+
+def read_yaml_file(path: Path, what: str) -> Any:
+    """What a YAML file says, read safely. Raises NotebookError, which calls the file `what`: a profile, a sweep."""
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotebookError(f"cannot read the {what} {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise NotebookError(f"the {what} {path} is not valid YAML: {_one_line(error)}") from error
+
+
+def parse_values(option: str, lines: Sequence[str] | None, fault: str) -> dict[str, Any]:
+    """The values of an option that is repeated as `name=value`. Raises InputError with `fault` for one without."""
+    values = {}
+    for line in lines or ():
+        name, equals, value = line.partition("=")
+        if not (name and equals):
+            raise InputError(f"{option} {line} {fault}; write {option} name=value")
+        values[name] = parse_value(value)
+    return values
 
 
 def _one_line(error: Exception) -> str:

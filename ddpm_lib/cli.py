@@ -264,15 +264,9 @@ def _load(run: Path | None, model: str | None, epoch: int | None, weights: str) 
 
 def _settings(lines: Sequence[str] | None) -> dict[str, object]:
     """What a repeated `-p name=value` says."""
-    from ddpm_lib.batch import parse_value
+    from ddpm_lib.batch import parse_values
 
-    settings = {}
-    for line in lines or ():
-        name, equals, value = line.partition("=")
-        if not (name and equals):
-            raise InputError(f"-p {line} sets nothing; write -p name=value")
-        settings[name] = parse_value(value)
-    return settings
+    return parse_values("-p", lines, "sets nothing")
 
 
 def _report(runs: Sequence[Run], end: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ddpm_lib.checks import WrongAnswer
+from ddpm_lib.schedules import Schedule, linear_schedule
 
 if TYPE_CHECKING:
     from ddpm_lib.unet import UNet
@@ -50,7 +51,7 @@ def five_looks(fast_sample: FastSample, seed: int = 1) -> tuple[int, str]:
         WrongAnswer: it asks too often, or does not lead to the picture that a model sees.
     """
     # Before anything heavy is loaded: a sampler that fails here, or was never written, costs no time.
-    alpha_bars = _alpha_bars()
+    alpha_bars = linear_schedule().alpha_bars
     _leads_to_what_the_model_sees(fast_sample, alpha_bars)
     network = _network()
 
@@ -77,11 +78,10 @@ def eight_evaluations(plan: Iterable[tuple[int, float]], seed: int = 1) -> tuple
     Raises:
         WrongAnswer: it costs more than `EVALUATIONS`, or is not such a plan.
     """
-    alpha_bars = _alpha_bars()
+    alpha_bars = linear_schedule().alpha_bars
     steps = _checked(plan, len(alpha_bars))
 
     from ddpm_lib.samplers import dpm_solver
-    from ddpm_lib.schedules import Schedule
 
     # The process that only knows the visited timesteps is one of the same kind; all of its timesteps are visited.
     visits = torch.tensor([t for t, _ in reversed(steps)])
@@ -118,11 +118,6 @@ def fid(images: Tensor) -> float:
     shared = torch.linalg.eigvalsh(root @ covariance @ root).clamp(min=0).sqrt().sum()
     gap = (features.mean(dim=0) - real["mu"]).square().sum()
     return float(gap + real["sigma"].trace() + covariance.trace() - 2 * shared)
-
-
-def _alpha_bars() -> Tensor:
-    """Of the schedule that the network was trained with; `[T]` float64."""
-    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 
 
 @functools.cache

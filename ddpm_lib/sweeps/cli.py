@@ -121,12 +121,6 @@ def _plan(runs: Sequence[SweepRun], total: int, folder: Path, workers: int | Non
 
 
 def _values(lines: Sequence[str] | None) -> dict[str, Any]:
-    from ddpm_lib.batch import parse_value
+    from ddpm_lib.batch import parse_values
 
-    values = {}
-    for line in lines or ():
-        name, equals, value = line.partition("=")
-        if not (name and equals):
-            raise InputError(f"--only {line} names no value; write --only name=value")
-        values[name] = parse_value(value)
-    return values
+    return parse_values("--only", lines, "names no value")

@@ -21,10 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ddpm_lib.batch import Parameter, check_parameters, declared_parameters, find_notebook, load_profile
-from ddpm_lib.config import read_yaml
+from ddpm_lib.batch import (
+    Parameter,
+    check_parameters,
+    declared_parameters,
+    find_notebook,
+    load_profile,
+    read_yaml_file,
+)
 from ddpm_lib.errors import NotebookError, nearest
 from ddpm_lib.identity import code_hash, run_key
 from ddpm_lib.sweeps.draws import drawn_runs, sub_mapping
@@ -116,12 +120,7 @@ def chosen_runs(sweep: Sweep, only: Mapping[str, Any]) -> list[SweepRun]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotebookError(f"cannot read the sweep {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise NotebookError(f"the sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml_file(path, "sweep")
     if not isinstance(content, dict) or "notebook" not in content:
         raise NotebookError(f"the sweep {path} must be a mapping that names its notebook, as in `notebook: 05`")
     for entry in content:

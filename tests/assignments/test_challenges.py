@@ -130,7 +130,7 @@ def test_the_network_is_the_averaged_one_of_the_last_epoch():
     ours, shipped = challenges._network().state_dict(), pretrained.load("cfg_ema").state_dict()
     assert ours.keys() == shipped.keys()
     assert all(torch.equal(ours[name], shipped[name]) for name in ours)
-    torch.testing.assert_close(challenges._alpha_bars(), pretrained.schedule("cfg_ema").alpha_bars)
+    torch.testing.assert_close(challenges.linear_schedule().alpha_bars, pretrained.schedule("cfg_ema").alpha_bars)
 
 
 def test_the_distance_is_that_of_the_evaluation():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab import chromium, jupyterlab
@@ -38,17 +39,23 @@ def main() -> None:
     print(f"{FILM.name}: {len(frames)} frames of {first.width} x {first.height}, {FILM.stat().st_size // 1000} kB")
 
 
-def weights() -> Iterator[Live]:
-    """The slider at each of its weights, from the lowest on."""
+@contextmanager
+def guidance_slider() -> Iterator[Live]:
+    """The slider in a JupyterLab and a browser of its own, its cell run."""
     with (
         tempfile.TemporaryDirectory() as folder,
         jupyterlab(Path(folder)) as address,
         chromium() as browser,
-        opened(browser, Path(folder), address, "film", notebook_of(CELL)) as page,
+        opened(browser, Path(folder), address, "guidance", notebook_of(CELL)) as page,
     ):
         run_all(page)
-        live = Live(page, result(CELL, {}))
-        look(page, "Light", WIDTH)
+        yield Live(page, result(CELL, {}))
+
+
+def weights() -> Iterator[Live]:
+    """The slider at each of its weights, from the lowest on."""
+    with guidance_slider() as live:
+        look(live.page, "Light", WIDTH)
         for w in WEIGHTS:
             live.press("w", "Home" if w == WEIGHTS[0] else "ArrowRight")
             live.expects(w=w)

@@ -7,15 +7,13 @@ Writes runs/bench/latency.{json,md}.
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 import typer
-from film import CELL, WEIGHTS
-from lab import chromium, jupyterlab
-from live import SECONDS, Live, data_url, notebook_of, opened, result, run_all
+from film import WEIGHTS, guidance_slider
+from live import SECONDS, Live, data_url
 
 from ddpm_lib.machine import cpu_name
 
@@ -36,14 +34,8 @@ def main(
     passes: int = typer.Option(2, help="How often the slider is moved over its range."), out: Path = Path("runs/bench")
 ) -> None:
     """Move the slider key by key and write what was measured."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        jupyterlab(Path(folder)) as address,
-        chromium() as browser,
-        opened(browser, Path(folder), address, "latency", notebook_of(CELL)) as page,
-    ):
-        run_all(page)
-        first, last = measure(Live(page, result(CELL, {})), passes)
+    with guidance_slider() as live:
+        first, last = measure(live, passes)
     machine = f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     rows = {"first look": first, "full picture": last}
     out.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from ipywidgets import ToggleButtons
 from lab import command, note_troubles, open_notebook
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
@@ -152,6 +153,15 @@ class Live:
         shown = self.control(name).locator(".widget-readout").inner_text()
         control = self.twin.controls[name]
         return dict(control.options)[shown] if hasattr(control, "options") else int(shown)
+
+    def every_slider_can_be_dragged(self) -> None:
+        """A drag of each slider moves it, and the page shows the library's picture for it."""
+        for name, control in self.twin.controls.items():
+            if not isinstance(control, ToggleButtons):
+                before = self.values[name]
+                value = self.drag(name, to=0.6)
+                assert value != before
+                self.expects(**{name: value})
 
     def nothing_is_cut_off(self) -> None:
         """Every description is there as a whole, and the picture is no wider than its place."""
