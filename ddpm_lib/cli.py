@@ -241,7 +241,11 @@ def record(
 
 @app.command()
 def outputs(only: Only = None) -> None:
-    """Run the notebooks and store the outputs in them (for authors)."""
+    """Run the notebooks and store the outputs in them (for authors).
+
+    Each notebook trains anew what it trains, in a folder that is removed afterwards: its outputs are those of a
+    reader's first run. Data and measurements come from the cache. One that fails stays as it is; exit status 1.
+    """
     from ddpm_lib.batch import refresh_outputs
 
     _report(refresh_outputs(only or ()), "The new outputs are stored in the notebooks that ran to their end")

@@ -18,6 +18,7 @@ from ddpm_lib.errors import DDPMError
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "DDPM_CACHE"
+TRAININGS_VARIABLE = "DDPM_TRAININGS"
 
 
 def cache_dir() -> Path:
@@ -40,6 +41,12 @@ def cache_dir() -> Path:
     except OSError as error:
         raise _unwritable(folder, error.strerror) from error
     return folder
+
+
+def trainings_dir() -> Path:
+    """The folder of the trainings that notebooks share: `$DDPM_TRAININGS` if that is set, else in the cache."""
+    chosen = os.environ.get(TRAININGS_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else cache_dir() / "trainings"
 
 
 @contextmanager

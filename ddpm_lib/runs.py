@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
 from ddpm_lib.errors import InputError, Stopped
-from ddpm_lib.files import atomic_write, cache_dir, locked
+from ddpm_lib.files import atomic_write, locked, trainings_dir
 from ddpm_lib.run_files import LOG, PREVIOUS, STATE, resume, save_kept_weights, save_state
 from ddpm_lib.training import StepReport, TrainingState, new_state, steps_per_epoch, train
 
@@ -119,7 +119,7 @@ def fit_cached(
     """
     keep = sorted(set(keep))
     identity = json.dumps([config.key(), keep, len(data.images), training_code_hash()])
-    folder = cache_dir() / "trainings" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    folder = trainings_dir() / hashlib.sha256(identity.encode()).hexdigest()[:16]
     with locked(folder):
         if not (folder / "done.json").exists():
             fit(config, data, folder, keep, progress=progress, watch=watch)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tiny import tiny_config, tiny_data
 
 from ddpm_lib.batch import refresh_outputs, run_series, summary
 from ddpm_lib.errors import NotebookError
 from ddpm_lib.execution import Run, run_notebooks
+from ddpm_lib.runs import fit_cached
 from ddpm_lib.stored import normalised
 
 LOOK_AROUND = "import os, sys\nprint(n, os.getcwd(), sys.executable, os.environ.get('OMP_NUM_THREADS'), sep='|')"
@@ -153,6 +155,35 @@ def test_refreshed_outputs_are_stored_clean_and_twice_the_same(tmp_path: Path, m
     assert [output.get("name") for output in stored.cells[-1].outputs] == ["stdout", None]
     refresh_outputs(["01"], folder=folder)
     assert path.read_text() == first
+
+
+TRAINS = """
+from tiny import tiny_config, tiny_data
+from ddpm_lib.runs import fit_cached
+run = fit_cached(tiny_config(epochs=0.25), tiny_data())
+"""
+
+
+def test_refreshed_outputs_are_those_of_a_first_run_whatever_was_trained_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_notebook
+):
+    cache, folder = tmp_path / "cache", tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setenv("DDPM_CACHE", str(cache))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    trained = fit_cached(tiny_config(epochs=0.25), tiny_data(), progress=False)
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    for name in ("01_a", "02_b"):  # the same training: neither finds that of the other
+        make_notebook(folder / f"{name}.ipynb", f"{TRAINS}\nprint(run.name)")
+
+    assert [run.error for run in refresh_outputs(folder=folder)] == [None, None]
+
+    for path in folder.glob("*.ipynb"):
+        outputs = nbformat.read(path, as_version=4).cells[-1].outputs
+        (said,) = (output.text for output in outputs if output.get("name") == "stdout")
+        assert said == f"training on cpu in fp32\n{trained.name}\n"
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == files
+    assert "DDPM_TRAININGS" not in os.environ
 
 
 def test_normalising_joins_printed_pieces_and_changes_nothing_twice(runs: dict[str, Run]):

@@ -12,7 +12,7 @@ import pytest
 
 from ddpm_lib import files
 from ddpm_lib.errors import DDPMError
-from ddpm_lib.files import atomic_path, atomic_write, cache_dir, locked
+from ddpm_lib.files import atomic_path, atomic_write, cache_dir, locked, trainings_dir
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -65,6 +65,15 @@ def test_an_installed_package_uses_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_dir() == tmp_path / "home" / ".cache" / "ddpm-lib"
+
+
+def test_trainings_lie_in_the_cache_unless_their_variable_names_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DDPM_TRAININGS", raising=False)
+    assert trainings_dir() == tmp_path / "cache" / "trainings"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDPM_TRAININGS", "here")
+    assert trainings_dir() == tmp_path / "here"
 
 
 def test_a_cache_that_cannot_be_created_names_the_variable(tmp_path, monkeypatch):
