@@ -14,7 +14,7 @@ import nbformat
 import papermill
 import yaml
 
-from ddpm_lib.config import read_yaml
+from ddpm_lib.config import read_yaml, read_yaml_file
 from ddpm_lib.errors import InputError, NotebookError, nearest
 from ddpm_lib.execution import Run, result_line, run_notebooks
 from ddpm_lib.files import TRAININGS_VARIABLE
@@ -87,7 +87,7 @@ def parse_value(text: str) -> Any:
     try:
         return read_yaml(text)
     except yaml.YAMLError as error:
-        raise NotebookError(f"{text!r} is not a value: {_one_line(error)}") from error
+        raise NotebookError(f"{text!r} is not a value: {' '.join(str(error).split())}") from error
 
 
 def load_profile(profile: str | Path, folder: Path = NOTEBOOKS) -> dict[str, dict[str, Any]]:
@@ -105,7 +105,7 @@ def load_profile(profile: str | Path, folder: Path = NOTEBOOKS) -> dict[str, dic
                 "A profile of your own: give the path of a .yaml file"
             )
         path = folder / "profiles" / f"{profile}.yaml"
-    content = read_yaml_file(path, "profile")
+    content = read_yaml_file(path, "profile", NotebookError)
     if not isinstance(content, dict):
         raise NotebookError(f"the profile {path} must hold notebooks and their parameters, as laptop.yaml does")
     entries = {}
@@ -216,16 +216,6 @@ def summary(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def read_yaml_file(path: Path, what: str) -> Any:
-    """What a YAML file says, read safely. Raises NotebookError, which calls the file `what`: a profile, a sweep."""
-    try:
-        return read_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotebookError(f"cannot read the {what} {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise NotebookError(f"the {what} {path} is not valid YAML: {_one_line(error)}") from error
-
-
 def parse_values(option: str, lines: Sequence[str] | None, fault: str) -> dict[str, Any]:
     """The values of an option that is repeated as `name=value`. Raises InputError with `fault` for one without."""
     values = {}
@@ -235,7 +225,3 @@ def parse_values(option: str, lines: Sequence[str] | None, fault: str) -> dict[s
             raise InputError(f"{option} {line} {fault}; write {option} name=value")
         values[name] = parse_value(value)
     return values
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ddpm_lib.errors import ConfigError, nearest
+from ddpm_lib.errors import ConfigError, DDPMError, nearest
 
 SCHEDULES = ("linear", "cosine")
 LR_SCHEDULES = ("constant", "one_cycle")
@@ -122,14 +122,19 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+def read_yaml_file(path: str | Path, what: str, error: type[DDPMError]) -> Any:
+    """What a YAML file says, read safely. Raises `error`, whose message calls the file `what`: a profile, a sweep."""
+    try:
+        return read_yaml(Path(path).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise error(f"cannot read the {what} {path}: {problem.strerror}") from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise error(f"the {what} {path} is not valid YAML: {' '.join(str(problem).split())}") from problem
+
+
 def config_from_yaml(path: str | Path) -> Config:
     """Reads a Config from a YAML file (safely: nothing in it is executed). Raises ConfigError."""
-    try:
-        values = read_yaml(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml_file(path, "configuration", ConfigError) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}; it must hold name: value lines")
     return config_from_dict(values)

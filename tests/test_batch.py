@@ -165,8 +165,14 @@ def test_a_wrong_profile_is_refused(course: Path, content: str, message: str):
 
 
 def test_a_missing_profile_file_is_refused(course: Path):
-    with pytest.raises(NotebookError, match="cannot read the profile"):
+    with pytest.raises(NotebookError, match=r"cannot read the profile nowhere\.yaml: No such file"):
         load_profile("nowhere.yaml", course)
+
+
+def test_a_profile_that_is_no_text_is_refused(course: Path):
+    (course / "mine.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(NotebookError, match=r"the profile .*mine\.yaml is not valid YAML: .*utf-8"):
+        load_profile(course / "mine.yaml", course)
 
 
 def test_a_notebook_is_found_by_the_start_of_its_name(course: Path, make_notebook):

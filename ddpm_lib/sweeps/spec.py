@@ -21,14 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddpm_lib.batch import (
-    Parameter,
-    check_parameters,
-    declared_parameters,
-    find_notebook,
-    load_profile,
-    read_yaml_file,
-)
+from ddpm_lib.batch import Parameter, check_parameters, declared_parameters, find_notebook, load_profile
+from ddpm_lib.config import read_yaml_file
 from ddpm_lib.errors import NotebookError, nearest
 from ddpm_lib.identity import code_hash, run_key
 from ddpm_lib.sweeps.draws import drawn_runs, sub_mapping
@@ -120,7 +114,7 @@ def chosen_runs(sweep: Sweep, only: Mapping[str, Any]) -> list[SweepRun]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = read_yaml_file(path, "sweep")
+    content = read_yaml_file(path, "sweep", NotebookError)
     if not isinstance(content, dict) or "notebook" not in content:
         raise NotebookError(f"the sweep {path} must be a mapping that names its notebook, as in `notebook: 05`")
     for entry in content:
