@@ -19,7 +19,7 @@ def listed(text: str) -> list[str]:
     A package's own code, in its `__init__.py`, stands below its modules: it may import them, and not they it.
     """
     order = []
-    for name, inside in re.findall(r"(\w+)(?:\s*\(([^)]*)\))?", text):
+    for name, inside in re.findall(r"([\w.]+)(?:\s*\(([^)]*)\))?", text):
         order += [*(f"{name}.{module}" for module in re.findall(r"\w+", inside)), name]
     return order
 
