@@ -102,7 +102,7 @@ API = {
     "process": ("schedules", "embedding", "diffusion"),
     "network": ("unet", "guidance", "ema", "posthoc"),
     "sampling": ("sampler_steps", "samplers"),
-    "training": ("config", "data", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
+    "training": ("config", "data", "data_files", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
     "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "sweeps": ("sweeps",),

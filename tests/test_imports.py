@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def listed(text: str) -> list[str]:
-    """The modules in the order of a list: `a · b (c · d)` is a, b.c, b.d, b.
+    """The modules in the order of a list: `a · b (c · d)` is a, b.c, b.d, b; a package in a package stands as b.e.
 
     A package's own code, in its `__init__.py`, stands below its modules: it may import them, and not they it.
     """
@@ -76,14 +76,17 @@ def test_imports_point_the_way_that_the_readmes_list_of_modules_says():
         ("base", "import lib.kit.one", "base imports kit.one"),
         ("base", "from lib import kit", "base imports kit,"),
         ("base", "from lib.base import x", "base imports base"),
+        ("kit.deep.__init__", "from lib.kit.deep.three import x", None),
+        ("kit.deep.three", "from lib.kit import one", "kit.deep.three imports kit.one"),
     ],
 )
 def test_an_import_from_below_is_found_in_packages_too(tmp_path: Path, module: str, line: str, problem: str | None):
     library = tmp_path / "lib"
-    for name in ("__init__", "base", "kit.__init__", "kit.one", "kit.two", "top"):
+    names = ("__init__", "base", "kit.__init__", "kit.deep.__init__", "kit.deep.three", "kit.one", "kit.two", "top")
+    for name in names:
         path = library.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(line if name == module else "")
-    found = wrong_imports(library, listed("base · kit (one · two)\n  top"))
+    found = wrong_imports(library, listed("base · kit.deep (three) · kit (one · two)\n  top"))
     assert len(found) == (problem is not None)
     assert all(problem in entry for entry in found)
