@@ -116,9 +116,8 @@ def api_modules(page: str) -> list[str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     after = readme.partition("each module imports only from those above it:")[2]
     every = []
-    for name, inside in re.findall(
-        r"([\w.]+)(?:\s*\(([^)]*)\))?", after.partition("tests/")[0]
-    ):  # package (module · …)
+    # A package stands as package (module · …).
+    for name, inside in re.findall(r"([\w.]+)(?:\s*\(([^)]*)\))?", after.partition("tests/")[0]):
         every += [f"{name}.{module}" for module in re.findall(r"\w+", inside)] or [name]
     placed = {name for names in API.values() for name in names}
     if not API[page]:
