@@ -31,10 +31,12 @@ test: data ## check style, run the tests, compare every notebook with its stored
 		--nbval --nbval-current-env --nbval-cell-timeout 1200 --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		tests $(sort $(wildcard notebooks/*.ipynb book/*.ipynb $(patsubst %.yaml,%.ipynb,$(wildcard notebooks/sweeps/*.yaml))))
 
-bench: $(READY) ## our training beside the usual code and two packages (results in runs/bench)
+bench: book ## our training beside the usual code and two packages (results in runs/bench)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks,test,course,book,sweeps,bench]'
 	$(BIN)/python tests/benchmarks/bench.py
 	$(BIN)/python tests/browser/latency.py
+	$(BIN)/python tests/browser/demo_times.py
+	$(BIN)/python tests/benchmarks/sweep_overhead.py notebooks/sweeps/guidance_sampler.yaml
 
 book: $(READY) book/node_modules/.package-lock.json book/_build/model/model.onnx ## build the book (book/_build/html); needs npm
 	$(BIN)/python -m sphinx --builder html --write-all --fail-on-warning --keep-going --quiet book book/_build/html

@@ -8,8 +8,8 @@ const element = (id) => document.getElementById(id);
 const form = element("controls");
 const canvas = element("pictures");
 const pen = canvas.getContext("2d");
-let worker = null; // loaded at the first click, not with the page
-let id = 0;
+let worker = null; // loaded when somebody reaches for the controls, not with the page
+let id = 0; // of the last request; 0: nothing was asked for yet
 let step = null; // the last one received
 
 // The small part comes with the page: which model, which classes, which schedule.
@@ -27,8 +27,9 @@ form.addEventListener("submit", (event) => {
 form.addEventListener("input", (event) => {
   show();
   if (event.target.name === "view") paint();
-  else if (worker) request();
+  else if (id) request();
 });
+for (const reach of ["pointerenter", "touchstart", "focusin"]) form.addEventListener(reach, prepare, { passive: true });
 show();
 
 /** Where the model shall run if the address does not say it: "webgpu" or "wasm". */
@@ -44,20 +45,34 @@ function values() {
   return { label: +form.label.value, weight: +form.weight.value, seed, steps: +form.steps.value };
 }
 
+/** Has the model loaded by the time that it is asked for: once. */
+function prepare() {
+  if (worker) return;
+  worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  worker.onmessage = ({ data }) => receive(data);
+  worker.onerror = () => say("This browser cannot run the model: it needs WebAssembly and module workers.");
+  element("progress").hidden = false;
+  say("Loading the model …");
+  ask({ kind: "prepare" });
+}
+
 function request() {
-  if (!worker) {
-    worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data }) => receive(data);
-    worker.onerror = () => say("This browser cannot run the model: it needs WebAssembly and module workers.");
-    element("progress").hidden = false;
-    say("Loading the model …");
-  }
-  worker.postMessage({ id: ++id, model, device, verify: device !== "wasm" || asked === device, ...values() });
+  prepare();
+  ask({ kind: "draw", id: ++id, ...values() });
+}
+
+function ask(what) {
+  worker.postMessage({ model, device, verify: device !== "wasm" || asked === device, ...what });
 }
 
 function receive(message) {
   if (message.kind === "loading") {
     element("progress").value = message.share;
+    return;
+  }
+  if (message.kind === "ready") {
+    element("progress").hidden = true;
+    say("The model is loaded.");
     return;
   }
   if (message.id !== id) return; // of settings that have changed since

@@ -11,9 +11,13 @@ let ready = null; // a promise of the runtime and the session
 let newest = 0; // the number of the last request; what an older one is still doing ends
 
 self.onmessage = async ({ data: request }) => {
-  newest = request.id;
   device ??= request.device;
   ready ??= load(device, request.model, request.verify && device === request.device); // once
+  if (request.kind === "prepare") {
+    prepare(request, ready);
+    return;
+  }
+  newest = request.id;
   const [triedOn, tried] = [device, ready];
   try {
     await draw(request, await tried);
@@ -24,6 +28,17 @@ self.onmessage = async ({ data: request }) => {
     else self.postMessage({ kind: "error", id: request.id, message: error.message });
   }
 };
+
+/** Loads the model before it is asked for anything. The first prediction takes longer than others, so it is made here. */
+async function prepare({ model }, loading) {
+  try {
+    const predict = await loading;
+    if (newest === 0) await predict(new Float32Array(model.pictures * PIXELS), 0, 0, 0);
+    if (newest === 0) self.postMessage({ kind: "ready" });
+  } catch {
+    // What went wrong is told, or put right, when the model is asked: `loading` stays as it is until then.
+  }
+}
 
 /** The runtime with the model in it. With `verify` it is used only if it then predicts what PyTorch did. */
 async function load(where, model, verify) {
@@ -39,7 +54,8 @@ async function load(where, model, verify) {
 
 /** (x, t, label, weight) => a promise of the guided eps of n pictures; x and eps are Float32Arrays. */
 function predictor(ort, session, n) {
-  return async (x, t, label, weight) => {
+  let before = Promise.resolve(); // one prediction at a time: an older request's may still be under way
+  const predict = async (x, t, label, weight) => {
     const { eps } = await session.run({
       x_t: new ort.Tensor("float32", x, [n, 1, 28, 28]),
       t: new ort.Tensor("int64", new BigInt64Array(n).fill(BigInt(t)), [n]),
@@ -48,6 +64,7 @@ function predictor(ort, session, n) {
     });
     return eps.data;
   };
+  return (...given) => (before = before.catch(() => {}).then(() => predict(...given)));
 }
 
 async function compare(predict, { pictures, known }) {

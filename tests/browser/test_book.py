@@ -10,17 +10,14 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
-from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
-from lab import find_chromium
+from lab import find_chromium, served
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from ddpm_lib import pretrained
@@ -62,14 +59,8 @@ def book() -> Path:
 @pytest.fixture(scope="module")
 def address(book: Path) -> Iterator[str]:
     """Where the pages are served."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=book)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with served(book) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +328,25 @@ def test_the_page_knows_the_classes(demo: Page):
     assert demo.locator("#label option").all_inner_texts() == list(CLASS_NAMES)
 
 
-def test_nothing_large_is_loaded_before_the_first_click_and_little_after(demo: Page, book: Path):
+def test_the_model_is_loaded_while_the_reader_reaches_for_the_controls_and_draws_when_asked(demo: Page):
+    choose(demo, steps=3)
+    demo.locator("#weight").hover()
+    demo.get_by_text("The model is loaded.").wait_for(timeout=DRAWN)
+    choose(demo, steps=2)  # nothing was asked for yet, so a change draws nothing
+    assert demo.evaluate("window.steps") == []
+    demo.get_by_role("button", name="Draw").click()
+    assert [step["steps"] for step in finished(demo, steps=2)] == [2, 2, 2]
+
+
+def test_the_keyboard_loads_the_model_as_the_mouse_does(demo: Page):
+    demo.locator("#label").focus()
+    demo.get_by_text("The model is loaded.").wait_for(timeout=DRAWN)
+    demo.locator("#seed").press("Enter")  # which sends a form
+    assert len(finished(demo, steps=5)) == 6
+    assert demo.troubles == []
+
+
+def test_nothing_large_is_loaded_before_somebody_reaches_for_the_controls_and_little_after(demo: Page, book: Path):
     loaded = demo.evaluate("performance.getEntriesByType('resource').map(({name}) => name)")
     assert [name for name in loaded if name.endswith((".wasm", ".onnx"))] == []
     sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in (book / "demo").iterdir()}
