@@ -71,7 +71,8 @@ Only = Annotated[
 @app.command()
 def data() -> None:
     """Fetch Fashion-MNIST if need be and verify it."""
-    from ddpm_lib.data import SPLITS, find_fashion_mnist
+    from ddpm_lib.data import SPLITS
+    from ddpm_lib.data_files import find_fashion_mnist
 
     folder = find_fashion_mnist()
     counts = ", ".join(f"{count:,} {split} images" for split, (_, _, count) in SPLITS.items())

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import ddpm_lib.batch
-import ddpm_lib.data
+import ddpm_lib.data_files
 from ddpm_lib.cli import app
 from ddpm_lib.errors import CheckpointError, DataError, InputError, NotebookError
 from ddpm_lib.execution import Run
@@ -125,7 +125,7 @@ def test_an_error_that_is_not_ours_keeps_its_traceback(monkeypatch):
 
 
 def test_data_says_where_it_is_and_how_much(monkeypatch, tmp_path: Path):
-    monkeypatch.setattr(ddpm_lib.data, "find_fashion_mnist", lambda: tmp_path)
+    monkeypatch.setattr(ddpm_lib.data_files, "find_fashion_mnist", lambda: tmp_path)
     output = ddpm("data").stdout
     assert str(tmp_path) in output
     assert "60,000 train images, 10,000 test images" in output

@@ -25,8 +25,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ddpm_lib import data
-from ddpm_lib.data import CLASS_NAMES, find_fashion_mnist, load_fashion_mnist, parse_idx
+from ddpm_lib import data, data_files
+from ddpm_lib.data import CLASS_NAMES, load_fashion_mnist, parse_idx
+from ddpm_lib.data_files import find_fashion_mnist
 from ddpm_lib.errors import DataError, InputError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -65,11 +66,11 @@ def checksums(contents: dict[str, bytes]) -> dict[str, str]:
 def contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The made-up data set takes Fashion-MNIST's place; the cache is empty, and there are no sources."""
     contents = fake_contents()
-    monkeypatch.setattr(data, "CHECKSUMS", checksums(contents))
+    monkeypatch.setattr(data_files, "CHECKSUMS", checksums(contents))
     monkeypatch.setattr(
         data, "SPLITS", {"train": (*data.SPLITS["train"][:2], 6), "test": (*data.SPLITS["test"][:2], 4)}
     )
-    monkeypatch.setattr(data, "SOURCES", ())
+    monkeypatch.setattr(data_files, "SOURCES", ())
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("FASHION_MNIST_DIR", raising=False)
     data._load.cache_clear()
@@ -95,7 +96,7 @@ def use_sources(monkeypatch: pytest.MonkeyPatch, **sources: Path | Exception) ->
             raise what
         return what
 
-    monkeypatch.setattr(data, "SOURCES", tuple((n, partial(fetch, n, what)) for n, what in sources.items()))
+    monkeypatch.setattr(data_files, "SOURCES", tuple((n, partial(fetch, n, what)) for n, what in sources.items()))
     return asked
 
 
@@ -349,7 +350,7 @@ def test_what_a_killed_fetch_left_behind_does_no_harm(contents, tmp_path, monkey
 FETCHER = """
 import json, sys, time
 from pathlib import Path
-from ddpm_lib import data
+from ddpm_lib import data, data_files
 
 source, log, checksums = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 
@@ -359,8 +360,8 @@ def slow(staging):
     time.sleep(0.5)
     return source
 
-data.CHECKSUMS = checksums
-data.SOURCES = (("slow", slow),)
+data_files.CHECKSUMS = checksums
+data_files.SOURCES = (("slow", slow),)
 print("ready", flush=True)
 sys.stdin.readline()
 print(len(data.load_fashion_mnist("train").labels))
@@ -369,7 +370,7 @@ print(len(data.load_fashion_mnist("train").labels))
 
 def test_two_processes_that_fetch_at_once_fetch_once_and_both_get_it(contents, tmp_path):
     source = put(tmp_path / "source", contents)
-    arguments = [str(source), str(tmp_path / "log"), json.dumps(data.CHECKSUMS)]
+    arguments = [str(source), str(tmp_path / "log"), json.dumps(data_files.CHECKSUMS)]
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", FETCHER, *arguments],
@@ -395,7 +396,7 @@ def test_two_processes_that_fetch_at_once_fetch_once_and_both_get_it(contents, t
 
 
 def test_the_sources_are_torchvision_then_debians_package_installed_then_downloaded():
-    labels = [label for label, _ in data.SOURCES]
+    labels = [label for label, _ in data_files.SOURCES]
     assert ["torchvision" in labels[0], "installed" in labels[1], "apt-get" in labels[2]] == [True] * 3
     assert len(labels) == 3
 
@@ -417,7 +418,7 @@ def mirror(contents, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     monkeypatch.setattr(FashionMNIST, "resources", list(md5.items()))
-    monkeypatch.setattr(data, "SOURCES", (("torchvision", data._fetch_torchvision),))
+    monkeypatch.setattr(data_files, "SOURCES", (("torchvision", data_files._fetch_torchvision),))
     yield folder
     server.shutdown()
     server.server_close()
@@ -447,8 +448,8 @@ def test_a_server_that_never_answers_is_given_up_on(contents, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        monkeypatch.setattr(data, "SOURCES", (("torchvision", data._fetch_torchvision),))
-        monkeypatch.setattr(data, "NETWORK_TIMEOUT", 0.2)
+        monkeypatch.setattr(data_files, "SOURCES", (("torchvision", data_files._fetch_torchvision),))
+        monkeypatch.setattr(data_files, "NETWORK_TIMEOUT", 0.2)
         start = time.monotonic()
         with pytest.raises(DataError, match=r"torchvision: .*timed out"):
             load_fashion_mnist()
@@ -476,7 +477,7 @@ def debian(contents, tmp_path, monkeypatch) -> Path:
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
-    monkeypatch.setattr(data, "SOURCES", (("apt-get", data._fetch_debian_download),))
+    monkeypatch.setattr(data_files, "SOURCES", (("apt-get", data_files._fetch_debian_download),))
     return installed
 
 
@@ -506,9 +507,9 @@ def test_a_user_without_package_lists_is_told_what_to_run(debian, tmp_path, monk
 
 
 def test_a_command_that_hangs_is_given_up_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "COMMAND_TIMEOUT", 0.2)
+    monkeypatch.setattr(data_files, "COMMAND_TIMEOUT", 0.2)
     with pytest.raises(DataError, match=r"`sleep 60` did not end within 0\.2 s"):
-        data._run(["sleep", "60"], tmp_path)
+        data_files._run(["sleep", "60"], tmp_path)
 
 
 def test_a_machine_without_apt_says_so(debian, tmp_path, monkeypatch):
