@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from ddpm_lib.checks import WrongAnswer
 from ddpm_lib.course.challenges.measuring import LABELS, measured, trained_network
-from ddpm_lib.schedules import Schedule, linear_schedule
+from ddpm_lib.course.challenges.visits import Visited, check_falling
+from ddpm_lib.schedules import linear_schedule
 
 EVALUATIONS = 8
 THRESHOLDS = (2.0, 1.2, 0.88, 0.78)
@@ -39,18 +38,11 @@ def eight_evaluations(plan: Iterable[tuple[int, float]], seed: int = 1) -> tuple
 
     from ddpm_lib.samplers import dpm_solver
 
-    # The process that only knows the visited timesteps is one of the same kind; all of its timesteps are visited.
-    visits = torch.tensor([t for t, _ in reversed(steps)])
+    model = Visited(trained_network(), [t for t, _ in steps], alpha_bars)
     weights = [w for _, w in reversed(steps)]
-    kept = alpha_bars[visits]
-    visited = Schedule(1 - kept / torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]]))
-    network = trained_network()
-
-    def model(x_t: Tensor, t: Tensor, y: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
-        return network(x_t, visits[t], y, drop).float()
 
     def draw(x_T: Tensor) -> Tensor:
-        *_, last = dpm_solver(model, x_T, visited, LABELS, weights.__getitem__, steps=None, clip_x_0=True)
+        *_, last = dpm_solver(model, x_T, model.schedule, LABELS, weights.__getitem__, steps=None, clip_x_0=True)
         return last.x
 
     return measured(draw, THRESHOLDS, seed)
@@ -63,14 +55,10 @@ def _checked(plan: Iterable[tuple[int, float]], T: int) -> list[tuple[int, float
         raise WrongAnswer("a plan is a list of pairs (t, w): a whole timestep, and the guidance weight there") from None
     if len(steps) < 2:
         raise WrongAnswer(f"the plan has {len(steps)} steps; two are the least")
+    check_falling([t for t, _ in steps], T)
     for t, w in steps:
-        if not 0 <= t < T:
-            raise WrongAnswer(f"timestep {t} is outside 0 … {T - 1}: t counts from 0")
         if not math.isfinite(w):
             raise WrongAnswer(f"the guidance weight at t = {t} is {w}")
-    for (t, _), (after, _) in pairwise(steps):
-        if after >= t:
-            raise WrongAnswer(f"after t = {t} comes t = {after}; from noise to picture the timesteps fall")
     cost = sum(1 if w in (0, -1) else 2 for _, w in steps)
     if cost > EVALUATIONS:
         raise WrongAnswer(f"the plan costs {cost} evaluations of the network, at most {EVALUATIONS}: a guided step two")
