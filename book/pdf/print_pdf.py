@@ -6,16 +6,16 @@ frame that it starts with; folded answers are open.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+
+from ddpm_lib.browser import chromium, find_chromium
 
 HERE = Path(__file__).parent
 FOOTER = (
@@ -51,8 +51,7 @@ def printed(page: Page) -> bytes:
 
 def main(book: Path, file: Path) -> None:
     """Writes `file` from the folder of built pages."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if chromium is None:
+    if find_chromium() is None:
         sys.exit("printing the book needs Chromium or Chrome; Debian: apt-get install chromium")
 
     class Pages(SimpleHTTPRequestHandler):
@@ -65,17 +64,14 @@ def main(book: Path, file: Path) -> None:
 
         def log_message(self, *_: object) -> None: ...
 
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # which cannot have Chromium's sandbox
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, directory=book))
-    with server, sync_playwright() as playwright:
+    with server, chromium() as browser:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--disable-gpu", *["--no-sandbox"] * root])
         page = browser.new_page(color_scheme="light")
         page.goto(f"http://127.0.0.1:{server.server_port}/print.html")
         page.wait_for_function("!!window.fill")
         wrong = page.evaluate("fill()")
         pdf = b"" if wrong else printed(page)
-        browser.close()
         server.shutdown()
     if wrong:
         sys.exit("the book cannot be printed:\n" + "\n".join(wrong))

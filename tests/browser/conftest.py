@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import chromium, find_chromium, jupyterlab
+from lab import jupyterlab
 from playwright.sync_api import Browser
+
+from ddpm_lib.browser import chromium, find_chromium
 
 
 @pytest.fixture(scope="module")  # not longer: its event loop runs as long as it lives, and other tests need their own

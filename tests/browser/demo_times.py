@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from lab import chromium, served
+from lab import served
 from playwright.sync_api import Browser, Page
 
+from ddpm_lib.browser import chromium
 from ddpm_lib.machine import cpu_name
 
 BOOK = Path(__file__).parents[2] / "book" / "_build" / "html"

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import chromium, jupyterlab
+from lab import jupyterlab
 from live import Live, look, notebook_of, opened, result, run_all
 from PIL import Image
 
 from ddpm_lib import model_widgets, pretrained
+from ddpm_lib.browser import chromium
 from ddpm_lib.frames import below
 
 FILM = Path(pretrained.__file__).parent / "guidance_slider.gif"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,40 +18,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},  # or pages ask each other about files changed on disk
 }
-START_SECONDS = 60
-
-
-def find_chromium() -> str | None:
-    """The path of an installed Chromium or Chrome; None if there is none."""
-    return next((path for path in map(shutil.which, BROWSERS) if path), None)
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless browser. As root it runs without its sandbox, which root cannot have."""
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=[*FLAGS, *["--no-sandbox"] * root], headless=True
-        )
-        yield browser
-        browser.close()
+START_SECONDS = 180
 
 
 @contextmanager

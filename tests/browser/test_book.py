@@ -17,11 +17,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
-from lab import find_chromium, served
+from lab import served
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from ddpm_lib import pretrained
 from ddpm_lib.batch import RUNS
+from ddpm_lib.browser import find_chromium
 from ddpm_lib.data import CLASS_NAMES
 from ddpm_lib.samplers import SampleStep, sample, spaced_timesteps
 
