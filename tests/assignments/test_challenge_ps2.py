@@ -21,8 +21,11 @@ WHOLE_RANGE = ("start, end = -10.0, 4.5", "start, end = float(log_snr[-1]), floa
 def karras(alpha_bars: Tensor, n: int) -> list[int]:
     """Equal gaps in sigma^(1/7) (Karras et al. 2022, eq. 5)."""
     roots = ((1 - alpha_bars) / alpha_bars) ** (1 / 14)
-    chosen = [int((roots - x).abs().argmin()) for x in torch.linspace(float(roots[-1]), float(roots[0]), n)]
-    return [max(t, n - 1 - i) for i, t in enumerate(chosen)]
+    chosen: list[int] = []
+    for i, x in enumerate(torch.linspace(float(roots[-1]), float(roots[0]), n)):
+        before = chosen[-1] if chosen else len(roots)
+        chosen.append(max(min(int((roots - x).abs().argmin()), before - 1), n - 1 - i))
+    return chosen
 
 
 @pytest.mark.parametrize(
