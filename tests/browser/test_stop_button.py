@@ -17,7 +17,7 @@ from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.run_files import STATE
 
 NAME, LAST = "04_basic_training", "04-train-run"
-SECONDS = 30_000  # in milliseconds: what a slow machine may take to import torch and draw a picture
+SECONDS = 120_000  # in milliseconds: what a slow, busy machine may take to import torch and draw a picture
 PICTURE = "figure:has(img[alt*='ten samples of the averaged weights'])"
 
 
