@@ -18,12 +18,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from ddpm_lib.batch import NOTEBOOKS, RUNS
+from ddpm_lib.batch import NOTEBOOKS, RUNS, load_profile
 from ddpm_lib.live import Explorer
 
 SHOTS = RUNS / "browser"
 SECONDS = 30_000  # in milliseconds: what a picture may take on a slow machine
-MINUTES = 180_000  # and a whole notebook, beside other tests
+MINUTES = 600_000  # and a whole notebook, beside other tests
 WIDE, NARROW = 1280, 800  # pages
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ran = true }) }"
@@ -61,6 +61,15 @@ def result(code: str, scope: dict[str, Any]) -> Any:
 
 def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def smoke(name: str) -> NotebookNode:
+    """A notebook of the course with the smoke profile's parameters."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
+    settings = "\n".join(f"{key} = {value!r}" for key, value in load_profile("smoke")[name].items())
+    notebook.cells.insert(place + 1, new_code_cell(settings))
+    return notebook
 
 
 @contextmanager

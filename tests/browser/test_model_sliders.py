@@ -1,19 +1,38 @@
 """The sliders of notebooks 04, 05, 06 and 08, which sample from a network, and the blind test, in the real JupyterLab.
 
-Keyboard and drag give the library's own pictures. One notebook holds the cells as the course stores them, after the few
-lines that they need. Screenshots are left in runs/browser, for people to look at.
+Keyboard and drag give the library's own pictures. Each notebook runs from top to bottom with the smoke profile's
+parameters; the blind test, whose pairs are drawn from many samples, has a notebook of its own. Screenshots are left in
+runs/browser, for people to look at.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from live import NARROW, SECONDS, SHOTS, WIDE, Live, look, notebook_of, opened, place, result, run_all, sliders, source
+from live import (
+    NARROW,
+    SECONDS,
+    SHOTS,
+    WIDE,
+    Live,
+    look,
+    notebook_of,
+    opened,
+    place,
+    result,
+    run_all,
+    sliders,
+    smoke,
+    source,
+)
 from playwright.sync_api import Browser, Page, expect
+
+pytestmark = pytest.mark.timeout(1200)  # seconds: four whole notebooks run before the first test
 
 SETUP = """import copy
 from functools import partial
@@ -37,11 +56,11 @@ def mixture(a, b, share_of_b):
 
 
 None"""
-CELLS = {
-    "denoising": "04-slider-denoising",
-    "guidance": "05-slider-guidance",
-    "averages": "06-slider-averages",
-    "race": "08-race-slider",
+CELLS = {  # widget: its notebook, its cell
+    "denoising": ("04_basic_training", "04-slider-denoising"),
+    "guidance": ("05_classifier_free_guidance", "05-slider-guidance"),
+    "averages": ("06_ema", "06-slider-averages"),
+    "race": ("08_fewer_steps", "08-race-slider"),
 }
 BLIND_TEST = """from ddpm_lib.blind_test import BlindTest, Source
 from ddpm_lib.evaluation import Interval
@@ -56,10 +75,20 @@ BlindTest([grey("dark", -1, 9.0), grey("bright", 0, 1.0)], count=3)"""
 
 
 @pytest.fixture(scope="module")
+def pages(browser: Browser, lab: tuple[Path, str]) -> Iterator[dict[str, Page]]:
+    """Each widget's notebook in a page of its own, run."""
+    with ExitStack() as open_pages:
+        pages = {}
+        for widget, (name, _) in CELLS.items():
+            pages[widget] = open_pages.enter_context(opened(browser, *lab, name, smoke(name)))
+            run_all(pages[widget])
+        yield pages
+
+
+@pytest.fixture(scope="module")
 def page(browser: Browser, lab: tuple[Path, str]) -> Iterator[Page]:
-    """All the widgets, each below its cell."""
-    cells = notebook_of(SETUP, *map(source, CELLS.values()), BLIND_TEST)
-    with opened(browser, *lab, "models", cells) as page:
+    """The blind test."""
+    with opened(browser, *lab, "blind_test", notebook_of(BLIND_TEST)) as page:
         run_all(page)
         yield page
 
@@ -73,8 +102,11 @@ def scope() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def widgets(page: Page, scope: dict[str, Any]) -> dict[str, Live]:
-    return {name: Live(page, result(source(cell), scope), f"model_widgets.{name}(") for name, cell in CELLS.items()}
+def widgets(pages: dict[str, Page], scope: dict[str, Any]) -> dict[str, Live]:
+    return {
+        widget: Live(pages[widget], result(source(cell), scope), f"model_widgets.{widget}(")
+        for widget, (_, cell) in CELLS.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -193,19 +225,20 @@ def test_the_blind_test_asks_by_keyboard_and_counts_like_the_library(page: Page,
 @pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_nothing_is_cut_off(page: Page, widgets: dict[str, Live], theme: str, width: int):
-    look(page, theme, width)
     for name, live in widgets.items():
+        look(live.page, theme, width)
         live.box.scroll_into_view_if_needed()
-        page.screenshot(path=SHOTS / f"{name}_{theme.lower()}_{width}.png")
+        live.page.screenshot(path=SHOTS / f"{name}_{theme.lower()}_{width}.png")
         live.nothing_is_cut_off()
+    look(page, theme, width)
     place(page, "BlindTest(")
     page.screenshot(path=SHOTS / f"blind_test_{theme.lower()}_{width}.png")
 
 
-def test_the_page_reports_no_error(page: Page, widgets: dict[str, Live]):
-    assert page.troubles == []
+def test_no_page_reports_an_error(page: Page, pages: dict[str, Page], widgets: dict[str, Live]):
+    assert {name: one.troubles for name, one in {"blind test": page, **pages}.items() if one.troubles} == {}
 
 
 def test_no_slider_of_the_course_is_left_out():
     in_test_sliders = {"01-slider-noising", "02-slider-schedule", "02-slider-embedding"}
-    assert set(sliders()) == in_test_sliders | set(CELLS.values())
+    assert set(sliders()) == in_test_sliders | {cell for _, cell in CELLS.values()}

@@ -10,16 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 import torch
-from live import NARROW, SECONDS, SHOTS, WIDE, Live, look, opened, run_all
-from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from live import NARROW, SECONDS, SHOTS, WIDE, Live, look, opened, run_all, smoke
 from playwright.sync_api import Browser, Page, expect
 
 from ddpm_lib import widgets
-from ddpm_lib.batch import NOTEBOOKS, load_profile
 from ddpm_lib.data import CLASS_NAMES, load_fashion_mnist
 from ddpm_lib.schedules import linear_schedule
 
@@ -35,14 +31,6 @@ def pages(browser: Browser, lab: tuple[Path, str]) -> Iterator[dict[str, Page]]:
         for page in pages.values():
             run_all(page)
         yield pages
-
-
-def smoke(name: str) -> NotebookNode:
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
-    settings = "\n".join(f"{key} = {value!r}" for key, value in load_profile("smoke")[name].items())
-    notebook.cells.insert(place + 1, new_code_cell(settings))
-    return notebook
 
 
 def untouched(page: Page) -> dict[str, Any]:
