@@ -116,3 +116,17 @@ def test_a_summary_is_stored_in_the_form_of_stored_notebooks_and_only_over_an_ol
 
 def test_every_stored_summary_shows_the_sweep_beside_it():
     assert {str(path): problems(path) for path in stored_summaries()} == {str(path): [] for path in stored_summaries()}
+
+
+def test_the_page_on_sweeps_quotes_the_stored_table():
+    page = (NOTEBOOKS / "sweeps" / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(NOTEBOOKS / "sweeps" / "guidance_sampler.csv")
+
+    def fid(row: pd.Series) -> str:
+        return f"{row.fid:.2f} ({row.fid_low:.2f} to {row.fid_high:.2f})"
+
+    for (sampler, steps), runs in table.groupby(["sampler", "steps"]):
+        by_weight = runs.set_index("guidance_weight", drop=False)
+        best = by_weight.loc[by_weight.fid.idxmin()]
+        cells = [f"`{sampler}`, {steps}", fid(by_weight.loc[0]), fid(best), f"{best.guidance_weight:g}"]
+        assert f"| {' | '.join([*cells, fid(by_weight.loc[4])])} |" in page
