@@ -88,7 +88,7 @@ def pages(browser: Browser, lab: tuple[Path, str]) -> Iterator[dict[str, Page]]:
 @pytest.fixture(scope="module")
 def page(browser: Browser, lab: tuple[Path, str]) -> Iterator[Page]:
     """The blind test."""
-    with opened(browser, *lab, "blind_test", notebook_of(BLIND_TEST)) as page:
+    with opened(browser, *lab, "blind_test", notebook_of(SETUP, BLIND_TEST)) as page:
         run_all(page)
         yield page
 

@@ -81,7 +81,7 @@ def stored(tmp_path_factory, make_notebook) -> Path:
 def compare(pytester: pytest.Pytester, notebook: Path) -> pytest.RunResult:
     """nbval on one notebook, with the options of `make test`."""
     (command,) = re.findall(r"^\t\$\(BIN\)/pytest (.*)$", MAKEFILE, re.MULTILINE)
-    options = shlex.split(command.partition("tests $(")[0])
+    options = shlex.split(command.partition("$(TRAIN)")[0])
     options = [
         str(SANITIZE) if option.endswith(SANITIZE.name) else option.replace("$(WORKERS)", "0") for option in options
     ]
