@@ -63,11 +63,11 @@ def data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def smoke(name: str) -> NotebookNode:
-    """A notebook of the course with the smoke profile's parameters."""
+def smoke(name: str, **changes: Any) -> NotebookNode:
+    """A notebook of the course with the smoke profile's parameters, but for `changes`."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
-    settings = "\n".join(f"{key} = {value!r}" for key, value in load_profile("smoke")[name].items())
+    settings = "\n".join(f"{key} = {value!r}" for key, value in (load_profile("smoke")[name] | changes).items())
     notebook.cells.insert(place + 1, new_code_cell(settings))
     return notebook
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from lab import jupyterlab, note_troubles, open_notebook
-from nbformat.v4 import new_code_cell
+from live import smoke
 from playwright.sync_api import Browser, Page, expect
 
-from ddpm_lib.batch import NOTEBOOKS, RUNS, load_profile
+from ddpm_lib.batch import RUNS
 from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.run_files import STATE
 
@@ -25,11 +25,8 @@ PICTURE = "figure:has(img[alt*='ten samples of the averaged weights'])"
 def page(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """Notebook 04 up to its training, with the smoke profile's parameters but for more steps, run to the button."""
     monkeypatch.setenv("DDPM_CACHE", str(tmp_path / "cache"))
-    notebook = nbformat.read(NOTEBOOKS / f"{NAME}.ipynb", as_version=4)
+    notebook = smoke(NAME, train_steps=100_000)
     notebook.cells = notebook.cells[: [cell.id for cell in notebook.cells].index(LAST) + 1]
-    settings = load_profile("smoke")[NAME] | {"train_steps": 100_000}
-    place = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
-    notebook.cells.insert(place + 1, new_code_cell("\n".join(f"{key} = {value!r}" for key, value in settings.items())))
     nbformat.write(notebook, tmp_path / "training.ipynb")
     with jupyterlab(tmp_path) as address:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
