@@ -1,12 +1,14 @@
 """Writes the shipped model for the page that runs it in the browser: `python book/export_model.py FOLDER`.
 
 model.onnx is `guided_eps` of eight pictures, as the library computes it: both predictions in one forward pass, and the
-mixture. model.json holds what the page needs besides: the schedule, the classes, where the weights come from, and some
-values of one prediction, by which the page sees whether its device computes what PyTorch does.
+mixture; only what does not depend on the label, and so is the same in both, is computed once. model.json holds what the
+page needs besides: the schedule, the classes, where the weights come from, and some values of one prediction, by which
+the page sees whether its device computes what PyTorch does.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import sys
@@ -22,24 +24,40 @@ from torch import Tensor, nn
 from ddpm_lib import pretrained
 from ddpm_lib.data import CLASS_NAMES
 from ddpm_lib.guidance import guided_eps
+from ddpm_lib.unet import UNet
 
 MODEL = "cfg_ema"
 PICTURES = 8
 OPSET = 20  # the first with GELU as one operation
 
 
+class Once(nn.Module):
+    """Part of a network whose input has two equal halves: it takes the first one, and repeats its answer."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.part(x[: len(x) // 2])
+        return torch.cat([half, half])
+
+
 class Guided(nn.Module):
     """The guided prediction as a module: what the exporter takes."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: UNet) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network)
+        # Up to where the label comes in, the predictions with it and without it are the same.
+        self.network.inc = Once(self.network.inc)
+        self.network.down1.pool = Once(self.network.down1.pool)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor, guidance_weight: Tensor) -> Tensor:
         return guided_eps(self.network, x_t, t, y, guidance_weight)
 
 
-def traced(network: nn.Module) -> onnx.ModelProto:
+def traced(network: UNet) -> onnx.ModelProto:
     """The guided prediction as an ONNX graph for exactly `PICTURES` pictures, each with its own weight w."""
     example = (
         torch.zeros(PICTURES, 1, 28, 28),
@@ -80,7 +98,7 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def known_answer(network: nn.Module) -> dict[str, float | list[float]]:
+def known_answer(network: UNet) -> dict[str, float | list[float]]:
     """Every `stride`-th value of the guided prediction for eight pictures of pure noise, drawn from `seed`."""
     seed, t, label, weight, stride = 0, 500, 9, 2.0, 97
     noise = torch.randn(PICTURES, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
