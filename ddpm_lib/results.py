@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode  # loading it would take a kernel longer than to start
 
 MIME = "application/x-ddpm-results"  # no "+json": Jupyter would refuse NaN, which a diverged training gives
+INTERVAL = ("_low", "_high")  # what a name gets at its end where the ends of its interval are recorded
 
 
 def record(**values: Any) -> None:

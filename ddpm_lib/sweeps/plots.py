@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from ddpm_lib.errors import InputError
 from ddpm_lib.plotting import COLOURS, LINE_STYLES, new_figure
+from ddpm_lib.results import INTERVAL
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_LINES = 7  # of different colours; a parameter with more values is drawn as an axis of its own
-INTERVAL = ("_low", "_high")  # what a name gets at its end where the ends of its interval are recorded
 LOG_RATIO = 10  # an axis whose largest value is this many times its smallest is logarithmic
 
 

@@ -14,8 +14,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from ddpm_lib.errors import InputError, SweepError
 from ddpm_lib.execution import execute
 from ddpm_lib.files import atomic_path, atomic_write
+from ddpm_lib.results import INTERVAL
 from ddpm_lib.stored import normalised
-from ddpm_lib.sweeps.plots import INTERVAL
 from ddpm_lib.sweeps.report import outcomes, result_names, results_table
 from ddpm_lib.sweeps.spec import Sweep
 from ddpm_lib.sweeps.worker import copy_path
