@@ -4,7 +4,7 @@
 
 basic, basic_ema   the report's first variant: no labels; raw and averaged weights
 cfg, cfg_ema       its second and third: one conditional run, raw and averaged weights
-fast               the best for its time: one-cycle learning rate, averaged weights; what the sliders use
+fast               the best for its time: one-cycle learning rate, a third of their images; averaged weights
 
 Of the conditional run there are also snapshots, from which averages of other lengths are made:
 `load("cfg", sigma_rel=0.07)`.
