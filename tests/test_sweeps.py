@@ -140,6 +140,23 @@ def test_done_is_never_done_again_failed_is_tried_again_and_changed_code_is_anot
     assert copy_path(folder / "out", again[0]) != copy_path(folder / "out", fine)
 
 
+def test_no_run_waits_behind_a_long_one_while_another_worker_is_free(tmp_path: Path, make_notebook):
+    wait = """\
+import pathlib, time
+end = time.monotonic() + 120
+while number == 0 and len(list(pathlib.Path("out/outcomes").glob("*.json"))) < 6:
+    assert time.monotonic() < end, "the others wait for this run"
+    time.sleep(0.1)
+"""
+    make_notebook(tmp_path / "work.ipynb", wait, parameters="number: int = 0  # the first one is long")
+    (tmp_path / "mine.yaml").write_text(
+        "notebook: work.ipynb\nabout: Who waits.\ngrid: {number: [0, 1, 2, 3, 4, 5, 6]}\n"
+    )
+    sweep = load_sweep(tmp_path / "mine.yaml")
+    assert run_sweep(sweep, tmp_path / "out", workers=2, dashboard=False) == {}
+    assert missing(tmp_path / "out", sweep.runs) == []
+
+
 def test_a_damaged_outcome_is_refused_and_named(sweep: Sweep, tmp_path: Path):
     path = outcome_path(tmp_path, sweep.runs[0].key)
     path.parent.mkdir()

@@ -51,7 +51,10 @@ def local_cluster(workers: int, dashboard: bool, folder: Path) -> Iterator[Clust
     _silence()
     address = "127.0.0.1:0" if dashboard else None
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}),
+        # Saturation 1: no run waits for one that a worker is still at while another worker has nothing to do.
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": DEATHS, "distributed.scheduler.worker-saturation": 1.0}
+        ),
         LocalCluster(n_workers=0, dashboard_address=address, silence_logs=logging.CRITICAL) as scheduler,
         Client(scheduler) as client,
         (folder / LOG).open("w") as log,

@@ -86,16 +86,18 @@ def estimate_seconds(folder: Path, count: int, workers: int) -> float | None:
 def _hand_out(cluster: Cluster, sweep: Sweep, folder: Path, todo: Sequence[SweepRun]) -> dict[str, str]:
     client = cluster.client
     answers: queue.SimpleQueue[Future] = queue.SimpleQueue()
-    waiting: dict[str, SweepRun] = {}
+    waiting: dict[tuple[str, int], SweepRun] = {}
     lost: dict[str, str] = {}
     done = len(sweep.runs) - len(missing(folder, sweep.runs))
     live = sys.stderr.isatty()
     form = "{percentage:3.0f}%|{bar}| run {n}/{total}, {elapsed} gone, {remaining} left"
     with tqdm(total=done + len(todo), initial=done, mininterval=0.1 if live else 15, bar_format=form) as bar:
         futures = []
-        for run in todo:
-            # A key of its own for each call: tasks of a dead client with the same key would be mixed up with ours.
-            future = client.submit(perform, run, folder, sweep.limits, key=f"{run.name}-{uuid4().hex}", pure=False)
+        # Keys of its own for each call: tasks of a dead client with the same ones would be mixed up with ours. And all
+        # of one group: those the scheduler keeps back until a worker is free, others it gives out at once.
+        group = f"{sweep.name}-{uuid4().hex}"
+        for number, run in enumerate(todo):
+            future = client.submit(perform, run, folder, sweep.limits, key=(group, number), pure=False)
             waiting[future.key] = run
             future.add_done_callback(answers.put)
             futures.append(future)
