@@ -14,13 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated
 
 import nbformat
 import typer
-from planted import SOURCE, answered, role
+from planted import SOURCE, answered, filled_in, solutions
 from tqdm import tqdm
 
 from ddpm_lib.course.assignments import release
@@ -58,23 +59,12 @@ def main(
 def hand_in(released: Path, name: str, students: int, challenge: bool, folder: Path) -> None:
     """Fills the released notebook in for every student: right, but for one planted mistake each."""
     folder.mkdir()
-    answers = reference(name)
-    if not challenge:
-        del answers["challenge"]
-    planted = __import__(f"planted_{name}").PLANTED
+    answers = solutions(name, challenge)
+    planted = import_module(f"planted_{name}").PLANTED
     mistakes = cycle((cell, mistake) for cell, exercise in planted.items() for mistake in exercise.mistakes)
     for number in range(students):
         given = answers | (answered(name, *next(mistakes)) if number else {})
-        notebook = nbformat.read(released, as_version=4)
-        for cell in notebook.cells:
-            cell.source = given.get(cell.id, cell.source)
-        nbformat.write(notebook, folder / f"student{number:03d}.ipynb")
-
-
-def reference(name: str) -> dict[str, str]:
-    """The solutions of a problem set by their cells' ids, the challenge's too."""
-    cells = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells
-    return {cell.id: cell.source for cell in cells if cell.cell_type == "code" and role(cell, "solution")}
+        nbformat.write(filled_in(released, given), folder / f"student{number:03d}.ipynb")
 
 
 if __name__ == "__main__":

@@ -33,17 +33,18 @@ class Exercise:
 
 
 @cache
-def notebook(name: str) -> NotebookNode:
-    """A problem set without its challenge, which takes minutes: test_challenge_ps4.py and its neighbours have it."""
+def notebook(name: str, challenge: bool = False) -> NotebookNode:
+    """A problem set. Its challenge takes minutes: test_challenge_ps4.py and its neighbours are there for it."""
     whole = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4)
-    whole.cells = [cell for cell in whole.cells if cell.id not in ("challenge", "test-challenge")]
+    if not challenge:
+        whole.cells = [cell for cell in whole.cells if cell.id not in ("challenge", "test-challenge")]
     return whole
 
 
 def challenge_answer(name: str, *edits: tuple[str, str]) -> Callable[..., Any]:
     """The reference's function for a set's challenge, with some of its text replaced."""
     names: dict[str, Any] = {}
-    for cell in nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells:
+    for cell in notebook(name, challenge=True).cells:
         if cell.id == "imports":
             exec(compile(cell.source, cell.id, "exec"), names)
         elif cell.id == "challenge":
@@ -67,9 +68,17 @@ def graded_tests(name: str) -> dict[str, float]:
     return {cell.id: cell.metadata.nbgrader.points for cell in cells}
 
 
-def solutions(name: str) -> dict[str, str]:
+def solutions(name: str, challenge: bool = False) -> dict[str, str]:
     """The code of each solution's cell, by its id."""
-    return {c.id: c.source for c in notebook(name).cells if c.cell_type == "code" and role(c, "solution")}
+    return {c.id: c.source for c in notebook(name, challenge).cells if c.cell_type == "code" and role(c, "solution")}
+
+
+def filled_in(released: Path, answers: dict[str, str]) -> NotebookNode:
+    """A released notebook with answers in their cells, as a student hands it in."""
+    notebook = nbformat.read(released, as_version=4)
+    for cell in notebook.cells:
+        cell.source = answers.get(cell.id, cell.source)
+    return notebook
 
 
 def answered(name: str, exercise: str, mistake: Mistake) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
-from planted import SOURCE, answered, solutions
+from planted import SOURCE, answered, filled_in, solutions
 from planted_ps1 import PLANTED
 from traitlets.config.loader import PyFileConfigLoader
 from typer.testing import CliRunner
@@ -53,9 +53,7 @@ def graded(tmp_path_factory) -> Graded:
 
 def hand_in_everything(released: Path, folder: Path) -> None:
     def hand_in(student: str, answers: dict[str, str], edit: Callable[[NotebookNode], None] = lambda _: None) -> None:
-        notebook = nbformat.read(released, as_version=4)
-        for cell in notebook.cells:
-            cell.source = answers.get(cell.id, cell.source)
+        notebook = filled_in(released, answers)
         edit(notebook)
         nbformat.write(notebook, folder / f"{student}.ipynb")
 

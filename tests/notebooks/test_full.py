@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import rules
 from nbformat.v4 import new_code_cell
 
 from ddpm_lib.batch import NOTEBOOKS, load_profile
@@ -74,8 +75,8 @@ def run_by_itself(name: str, folder: Path) -> Path:
 
 
 def printed(notebook: Path) -> str:
-    outputs = [output for cell in nbformat.read(notebook, as_version=4).cells for output in cell.get("outputs", [])]
-    return "".join(output.get("text", "") for output in outputs)
+    outputs = rules.outputs(nbformat.read(notebook, as_version=4))
+    return "".join(output.get("text", "") for _, output in outputs)
 
 
 @pytest.mark.parametrize(
