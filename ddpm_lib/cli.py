@@ -32,8 +32,8 @@ class _Group(TyperGroup):
         except DDPMError as error:
             typer.echo(f"ddpm: {error}", err=True)
             raise typer.Exit(WRONG_INPUT if isinstance(error, InputError | NotebookError) else FAILURE) from error
-        except KeyboardInterrupt:
-            typer.echo("\nddpm: interrupted", err=True)
+        except KeyboardInterrupt as stop:  # a training's says what is saved
+            typer.echo(f"\nddpm: {str(stop) or 'interrupted'}", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

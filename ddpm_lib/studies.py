@@ -1,7 +1,8 @@
 """Series of measurements behind the later notebooks: each setting is measured once and kept.
 
 What takes minutes to measure is shipped as `pretrained/study_<name>.jsonl`, one line a setting. What is not there, or
-was measured on other weights, is measured when it is asked for, and kept in the project's cache.
+was measured on other weights, is measured when it is asked for, and kept in the project's cache. The weights may be
+those shipped (`pretrained`) or those trained here (`retrained`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 from tqdm.auto import tqdm
 
@@ -39,13 +41,13 @@ class Setting:
     n: int = 1000
 
 
-def measure(setting: Setting) -> Evaluation:
-    """Samples and judges, now. Raises InputError for what the setting names and is not there."""
+def measure(setting: Setting, models: ModuleType = pretrained) -> Evaluation:
+    """Samples and judges, now. Raises InputError for what the setting names and is not in `models`."""
     if setting.model == REAL:
         return noise_floor(setting.n, setting.seed)
-    model = pretrained.load(setting.model, setting.epoch, setting.sigma_rel)
-    schedule = pretrained.schedule(setting.model)
-    network = model if setting.guide is None else Autoguided(model, pretrained.load(*setting.guide)).eval()
+    model = models.load(setting.model, setting.epoch, setting.sigma_rel)
+    schedule = models.schedule(setting.model)
+    network = model if setting.guide is None else Autoguided(model, models.load(*setting.guide)).eval()
     w = setting.guidance_weight
     if setting.noise_levels is not None:
         w = weight_in_interval(w, schedule, *setting.noise_levels)
@@ -55,7 +57,11 @@ def measure(setting: Setting) -> Evaluation:
 
 
 def measured(
-    name: str, settings: Sequence[Setting], recompute: bool = False, progress: bool = True
+    name: str,
+    settings: Sequence[Setting],
+    recompute: bool = False,
+    models: ModuleType = pretrained,
+    progress: bool = True,
 ) -> list[Evaluation]:
     """The evaluations of all settings, in their order; what is not kept is measured and kept.
 
@@ -63,6 +69,7 @@ def measured(
         name: of the series: `pretrained/study_<name>.jsonl`.
         settings: what to measure.
         recompute: pass over what is shipped, and measure it here; results of this machine's cache still count.
+        models: whose weights: `pretrained`, or `retrained`, of which nothing is shipped.
         progress: show a bar for what is measured.
 
     Raises:
@@ -72,22 +79,23 @@ def measured(
     kept = cache_dir() / "studies" / f"{name}.jsonl"
     with locked(kept):
         own = _read(kept)
-        known = own if recompute else _read(pretrained.FOLDER / f"study_{name}.jsonl") | own
-        keys = [_key(setting) for setting in settings]
+        shipped = {} if recompute or models is not pretrained else _read(pretrained.FOLDER / f"study_{name}.jsonl")
+        known = shipped | own
+        keys = [_key(setting, models) for setting in settings]
         todo = {key: setting for key, setting in zip(keys, settings, strict=True) if key not in known}
         for key, setting in tqdm(todo.items(), unit="setting", disable=not (progress and todo)):
-            own[key] = known[key] = measure(setting)
+            own[key] = known[key] = measure(setting, models)
             write_lines(kept, ({"key": key, "evaluation": value.to_dict()} for key, value in own.items()))
     return [known[key] for key in keys]
 
 
-def _key(setting: Setting) -> str:
+def _key(setting: Setting, models: ModuleType) -> str:
     """All that decides the result: the setting, and the weights it names."""
     networks = [] if setting.model == REAL else [(setting.model, setting.epoch, setting.sigma_rel)]
     networks += [] if setting.guide is None else [setting.guide]
     given = {name: value for name, value in asdict(setting).items() if value is not None}
     values = json.loads(json.dumps(given), parse_int=float)  # w = 2 and w = 2.0 are one setting
-    return json.dumps({**values, "weights": [pretrained.fingerprint(*network) for network in networks]})
+    return json.dumps({**values, "weights": [models.fingerprint(*network) for network in networks]})
 
 
 def _read(path: Path) -> dict[str, Evaluation]:

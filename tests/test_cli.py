@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import ddpm_lib.batch
 import ddpm_lib.data_files
 from ddpm_lib.cli import app
-from ddpm_lib.errors import CheckpointError, DataError, InputError, NotebookError
+from ddpm_lib.errors import CheckpointError, DataError, InputError, NotebookError, Stopped
 from ddpm_lib.execution import Run
 
 
@@ -109,13 +109,14 @@ def test_a_failed_cell_gives_exit_status_1_and_the_table(monkeypatch):
         (DataError("x is unknown"), 1),
         (CheckpointError("x is unknown"), 1),
         (KeyboardInterrupt(), 130),
+        (Stopped("stopped at step 3; the same call goes on from there"), 130),
     ],
 )
 def test_an_error_is_one_line_on_stderr_with_its_status(monkeypatch, error: BaseException, status: int):
     monkeypatch.setattr(ddpm_lib.batch, "run_series", raise_(error))
     result = ddpm("run")
     assert result.exit_code == status
-    assert result.stderr.strip() == f"ddpm: {error}" if str(error) else "ddpm: interrupted"
+    assert result.stderr.strip() == f"ddpm: {str(error) or 'interrupted'}"
     assert "Traceback" not in result.output
 
 
