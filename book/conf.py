@@ -103,7 +103,7 @@ API = {
     "network": ("unet", "guidance", "ema", "posthoc"),
     "sampling": ("sampler_steps", "samplers"),
     "training": ("config", "data", "data_files", "training", "runs", "multi_gpu", "run_files", "checkpoints"),
-    "evaluation": ("classifier", "evaluation", "records", "pretrained", "table1", "studies"),
+    "evaluation": ("classifier", "evaluation", "records", "pretrained", "retrained", "table1", "studies"),
     "pictures": ("plotting", "frames", "live", "films", "widgets", "model_widgets", "training_view", "blind_test"),
     "sweeps": ("sweeps",),
     "course": ("course",),
