@@ -10,6 +10,7 @@ import pytest
 
 from ddpm_lib.machine import usable_cores
 
+OUTPUT_SECONDS = 120
 STRICT = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
@@ -19,6 +20,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)  # or what tests start would not hear their Ctrl-C
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A notebook's cell has longer to hand over its outputs, once it is done, than nbval's five seconds: with two
+    trainings side by side on a slow machine they were too few."""
+    for item in items:
+        if hasattr(item, "output_timeout"):
+            item.output_timeout = OUTPUT_SECONDS
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

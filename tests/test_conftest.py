@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import nbformat
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -66,3 +67,19 @@ def test_workers_share_the_cores(suite, monkeypatch, workers: list[str], given: 
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     suite.makepyfile(f"import os\ndef test_x(): assert str(os.environ.get('OMP_NUM_THREADS')) == {expected!r}")
     suite.runpytest_subprocess(*QUICK, *workers).assert_outcomes(passed=1)
+
+
+LATE = """import time
+kernel = get_ipython().kernel
+publish = kernel._publish_status
+
+def late(status, *where, **more):  # says seven seconds after its reply that it is idle again
+    time.sleep(7 if status == "idle" else 0)
+    publish(status, *where, **more)
+
+kernel._publish_status = late"""
+
+
+def test_a_cell_whose_outputs_come_late_passes(suite):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LATE)]), suite.path / "late.ipynb")
+    suite.runpytest_subprocess("--nbval-lax", "--nbval-current-env", "late.ipynb").assert_outcomes(passed=1)
