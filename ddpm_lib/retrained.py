@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ddpm_lib.config import RECIPES
 from ddpm_lib.data import load_fashion_mnist
-from ddpm_lib.errors import InputError, nearest
+from ddpm_lib.errors import InputError
 from ddpm_lib.posthoc import Snapshot, posthoc_weights, power_profile, power_snapshots
-from ddpm_lib.pretrained import MODELS
+from ddpm_lib.pretrained import recipe_and_weights
 from ddpm_lib.records import Record, from_strip, record_run, step_of_epoch, strip_path
 from ddpm_lib.run_files import frozen_network, kept_steps, load_model
 from ddpm_lib.runs import fit_cached
@@ -29,6 +29,7 @@ from ddpm_lib.training import steps_per_epoch
 from ddpm_lib.unet import UNet
 
 
+@functools.lru_cache
 def run(name: str) -> Path:
     """The folder of the training that a model comes from, with the weights of every epoch; trained now if need be.
 
@@ -36,7 +37,7 @@ def run(name: str) -> Path:
         InputError: there is no such model.
         Stopped: after Ctrl-C; the same call goes on.
     """
-    recipe, _ = _model(name)
+    recipe, _ = recipe_and_weights(name)
     data = load_fashion_mnist("train")
     epoch = steps_per_epoch(len(data.images), RECIPES[recipe].batch_size)
     return fit_cached(RECIPES[recipe], data, keep=range(epoch, round(RECIPES[recipe].epochs) * epoch + 1, epoch))
@@ -45,7 +46,7 @@ def run(name: str) -> Path:
 @functools.lru_cache(maxsize=8)
 def load(name: str, epoch: int | None = None, sigma_rel: float | None = None) -> UNet:
     """As `pretrained.load`; every epoch is there. Raises InputError for a model, epoch or width that cannot be."""
-    recipe, weights = _model(name)
+    recipe, weights = recipe_and_weights(name)
     folder = run(name)
     if sigma_rel is None:
         return load_model(folder, None if epoch is None else step_of_epoch(folder, epoch), weights)
@@ -72,12 +73,12 @@ def fingerprint(name: str, epoch: int | None = None, sigma_rel: float | None = N
 
 def schedule(name: str) -> Schedule:
     """As `pretrained.schedule`. Raises InputError for an unknown name."""
-    return make_schedule(RECIPES[_model(name)[0]])
+    return make_schedule(RECIPES[recipe_and_weights(name)[0]])
 
 
 def records(name: str, seed: int = 0) -> list[Record]:
     """As `pretrained.records`: measures every epoch now, if it was not done. Raises InputError for an unknown name."""
-    _, weights = _model(name)
+    _, weights = recipe_and_weights(name)
     return [record for record in record_run(run(name), seed=seed) if record.weights == weights]
 
 
@@ -87,9 +88,3 @@ def samples(name: str, guidance_weight: float = 0.0) -> Tensor:
     if not chosen:
         raise InputError(f"guidance_weight is {guidance_weight}; it was not recorded for {name}")
     return torch.stack([from_strip(strip_path(run(name), record)) for record in chosen])
-
-
-def _model(name: str) -> tuple[str, str]:
-    if name not in MODELS:
-        raise InputError(f"there is no model {name!r}; {nearest(name, MODELS)}")
-    return MODELS[name]

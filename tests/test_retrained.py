@@ -31,8 +31,8 @@ def trainings(tmp_path_factory):
         patch.setattr(evaluation, "REFERENCE", 200)
         few = partial(record_run, guidance_weights=(0.0,), n=100, progress=False)
         patch.setattr(retrained, "record_run", few)
-        retrained.load.cache_clear()
         yield folder
+    retrained.run.cache_clear()
     retrained.load.cache_clear()
 
 

@@ -39,6 +39,13 @@ MODELS = {  # name: (recipe in `config.RECIPES`, weights)
 }
 
 
+def recipe_and_weights(name: str) -> tuple[str, str]:
+    """What `MODELS` says of a name. Raises InputError for an unknown one."""
+    if name not in MODELS:
+        raise InputError(f"there is no model {name!r}; {nearest(name, MODELS)}")
+    return MODELS[name]
+
+
 def epochs(name: str) -> list[int]:
     """The epochs whose weights are shipped, rising. Raises InputError for an unknown name."""
     return sorted(int(path.stem.rpartition("_")[2]) for path in _files(name))
@@ -98,7 +105,7 @@ def records(name: str, seed: int = 0) -> list[Record]:
 
     The samples of other seeds than 0 come from other noise; they are there for some epochs and guidance weights.
     """
-    recipe, weights = _model(name)
+    recipe, weights = recipe_and_weights(name)
     return [record for record in read_records(FOLDER / records_file(recipe, seed)) if record.weights == weights]
 
 
@@ -114,7 +121,7 @@ def samples(name: str, guidance_weight: float = 0.0) -> Tensor:
     weights = sorted({record.evaluation.guidance_weight for record in records(name)})
     if guidance_weight not in weights:
         raise InputError(f"guidance_weight is {guidance_weight}; samples of {name} are kept for {weights}")
-    recipe, kind = _model(name)
+    recipe, kind = recipe_and_weights(name)
     images = from_strip(FOLDER / samples_file(recipe, kind, guidance_weight))
     return images.reshape(-1, 20, 1, 28, 28)
 
@@ -144,14 +151,8 @@ def samples_file(recipe: str, weights: str, guidance_weight: float) -> str:
     return f"{recipe}_samples_{weights}_w{guidance_weight:g}.png"
 
 
-def _model(name: str) -> tuple[str, str]:
-    if name not in MODELS:
-        raise InputError(f"there is no model {name!r}; {nearest(name, MODELS)}")
-    return MODELS[name]
-
-
 def _files(name: str) -> list[Path]:
-    return list(FOLDER.glob(weights_file(*_model(name), "[0-9][0-9]")))
+    return list(FOLDER.glob(weights_file(*recipe_and_weights(name), "[0-9][0-9]")))
 
 
 def _snapshots(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> dict[Snapshot, dict[str, Tensor]]:
@@ -159,7 +160,7 @@ def _snapshots(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> di
 
 
 def _snapshots_path(name: str) -> Path:
-    path = FOLDER / snapshots_file(_model(name)[0])
+    path = FOLDER / snapshots_file(recipe_and_weights(name)[0])
     if not path.exists():
         raise InputError(f"{name} has no snapshots to make averages from; of the shipped models, cfg has")
     return path

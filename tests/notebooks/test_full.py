@@ -70,17 +70,19 @@ def printed(notebook: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "trainings", "says"),
+    ("name", "trainings", "series", "settings", "says"),
     [
-        ("07_experiments", 2, "epochs measured of each variant: {20}"),
-        ("08_fewer_steps", 1, "evaluations: FID 1.00 of DDPM's"),
-        ("09_guidance_in_depth", 1, "autoguidance, w = 4"),
-        ("10_ema_in_depth", 1, "(0.05, 20), (0.1, 20)"),
+        ("07_experiments", 2, "none", 0, "epochs measured of each variant: {20}"),
+        ("08_fewer_steps", 1, "fewer_steps", 20, "evaluations: FID 1.00 of DDPM's"),
+        ("09_guidance_in_depth", 1, "guidance", 20, "autoguidance, w = 4"),
+        ("10_ema_in_depth", 1, "ema_widths", 16, "(0.05, 20), (0.1, 20)"),
     ],
 )
 def test_what_the_full_profile_trains_is_what_it_measures(
-    name: str, trainings: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, trainings: int, series: str, settings: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(TRAININGS_VARIABLE, str(tmp_path / "trainings"))
     assert says in printed(run_by_itself(name, tmp_path))
     assert len(list((tmp_path / "trainings").glob("*/done.json"))) == trainings
+    measured = [path.read_text(encoding="utf-8") for path in (tmp_path / "studies").glob(f"{series}.jsonl")]
+    assert len("".join(measured).splitlines()) >= settings
