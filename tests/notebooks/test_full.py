@@ -1,4 +1,4 @@
-"""The branches that only the full profile takes: notebooks 07 to 10 train and measure by themselves, nothing shipped.
+"""The branches that only the full profile takes: notebooks 03 to 10 train and measure by themselves, nothing shipped.
 
 Here with few pictures, and with one evaluation, made up, for everything that is measured: what is tried is that the
 notebooks run through on what they made themselves.
@@ -23,8 +23,8 @@ import ddpm_lib.config, ddpm_lib.data, ddpm_lib.evaluation
 from ddpm_lib import records as of_records, studies
 
 tiny_split = ddpm_lib.data.load_fashion_mnist("train", 32)
-test_images, _ = ddpm_lib.data.load_fashion_mnist("test", 100)
-made_up = ddpm_lib.evaluation.evaluate_images(test_images, torch.arange(100) % 10)
+judged, _ = ddpm_lib.data.load_fashion_mnist("test", 100)
+made_up = ddpm_lib.evaluation.evaluate_images(judged, torch.arange(100) % 10)
 recipes = ddpm_lib.config.RECIPES
 recipes.update({name: replace(recipe, batch_size=16, ema_start=10) for name, recipe in recipes.items()})
 
@@ -40,12 +40,24 @@ of_records.evaluate_model = studies.evaluate_model = evaluate_model
 studies.noise_floor = lambda *_: made_up
 studies.cache_dir = lambda: studies.Path(CACHE)
 retrained.load_fashion_mnist = lambda split: tiny_split
+fit_cached, trained_here = retrained.fit_cached, set()
+
+def counted(*arguments, **options):
+    trained_here.add(folder := fit_cached(*arguments, **options))
+    return folder
+
+retrained.fit_cached = counted
 for name in ("load", "records", "samples", "schedule", "snapshots", "fingerprint"):
     setattr(pretrained, name, shipped)
 pretrained.FOLDER = "no folder of what is shipped"
 """
+LAST = 'print("models trained here:", len(trained_here))'
 # Parameters that are smaller than the full profile's, but for the switches.
 SMALLER = {
+    "03_unet": load_profile("smoke")["03_unet"],
+    "04_basic_training": load_profile("smoke")["04_basic_training"],
+    "05_classifier_free_guidance": load_profile("smoke")["05_classifier_free_guidance"],
+    "06_ema": load_profile("smoke")["06_ema"],
     "07_experiments": {"drawn": 10, "checked": 100},
     "08_fewer_steps": load_profile("smoke")["08_fewer_steps"],
     "09_guidance_in_depth": load_profile("smoke")["09_guidance_in_depth"],
@@ -59,6 +71,7 @@ def run_by_itself(name: str, folder: Path) -> Path:
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     first = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
     notebook.cells.insert(first + 1, new_code_cell(f"CACHE = {str(folder)!r}\n{STAND_IN}"))
+    notebook.cells.append(new_code_cell(LAST))
     nbformat.write(notebook, folder / "tiny.ipynb")
     assert execute(folder / "tiny.ipynb", folder / "copy.ipynb", SMALLER[name] | switches) is None
     return folder / "copy.ipynb"
@@ -69,9 +82,19 @@ def printed(notebook: Path) -> str:
     return "".join(output.get("text", "") for _, output in outputs)
 
 
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all: what one notebook has trained, the next finds."""
+    return tmp_path_factory.mktemp("trainings")
+
+
 @pytest.mark.parametrize(
-    ("name", "trainings", "series", "settings", "says"),
+    ("name", "models", "series", "settings", "says"),
     [
+        ("03_unet", 1, "none", 0, "trained: the same t, the same output: True"),
+        ("04_basic_training", 2, "none", 0, "\n   20  "),
+        ("05_classifier_free_guidance", 1, "none", 0, "epoch 20: accuracy"),
+        ("06_ema", 2, "none", 0, "fast          7   "),
         ("07_experiments", 2, "none", 0, "epochs measured of each variant: {20}"),
         ("08_fewer_steps", 1, "fewer_steps", 20, "evaluations: FID 1.00 of DDPM's"),
         ("09_guidance_in_depth", 1, "guidance", 20, "autoguidance, w = 4"),
@@ -79,10 +102,18 @@ def printed(notebook: Path) -> str:
     ],
 )
 def test_what_the_full_profile_trains_is_what_it_measures(
-    name: str, trainings: int, series: str, settings: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    models: int,
+    series: str,
+    settings: int,
+    says: str,
+    trainings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setenv(TRAININGS_VARIABLE, str(tmp_path / "trainings"))
-    assert says in printed(run_by_itself(name, tmp_path))
-    assert len(list((tmp_path / "trainings").glob("*/done.json"))) == trainings
+    monkeypatch.setenv(TRAININGS_VARIABLE, str(trainings))
+    said = printed(run_by_itself(name, tmp_path))
+    assert says in said
+    assert f"models trained here: {models}\n" in said
     measured = [path.read_text(encoding="utf-8") for path in (tmp_path / "studies").glob(f"{series}.jsonl")]
     assert len("".join(measured).splitlines()) >= settings
