@@ -53,14 +53,8 @@ pretrained.FOLDER = "no folder of what is shipped"
 """
 LAST = 'print("models trained here:", len(trained_here))'
 # Parameters that are smaller than the full profile's, but for the switches.
-SMALLER = {
-    "03_unet": load_profile("smoke")["03_unet"],
-    "04_basic_training": load_profile("smoke")["04_basic_training"],
-    "05_classifier_free_guidance": load_profile("smoke")["05_classifier_free_guidance"],
-    "06_ema": load_profile("smoke")["06_ema"],
+SMALLER = load_profile("smoke") | {
     "07_experiments": {"drawn": 10, "checked": 100},
-    "08_fewer_steps": load_profile("smoke")["08_fewer_steps"],
-    "09_guidance_in_depth": load_profile("smoke")["09_guidance_in_depth"],
     "10_ema_in_depth": {"small_steps": 120, "small_images": 128},
 }
 
