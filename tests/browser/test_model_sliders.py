@@ -44,7 +44,8 @@ from ddpm_lib import model_widgets, pretrained, samplers
 from ddpm_lib.data import CLASS_NAMES
 from ddpm_lib.samplers import ancestral, ddim, dpm_solver
 
-network = trained = pretrained.load("cfg_ema")
+models = pretrained
+network = trained = models.load("cfg_ema")
 schedule, epochs, labels = pretrained.schedule("cfg_ema"), pretrained.epochs("cfg"), torch.arange(10)
 
 
