@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -12,20 +13,21 @@ from tiny import tiny_config, tiny_data
 from ddpm_lib import evaluation, pretrained, records, shipping
 from ddpm_lib.checkpoints import load_tensors
 from ddpm_lib.errors import CheckpointError, InputError
-from ddpm_lib.evaluation import evaluate_model
 from ddpm_lib.records import from_strip, mean_losses, read_records, record_run, step_of_epoch, to_strip
 from ddpm_lib.run_files import load_model, read_log
 from ddpm_lib.runs import fit
 from ddpm_lib.schedules import linear_schedule
 
 W = (0.0, 1.0)
+quick_evaluation = partial(evaluation.evaluate_model, steps=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_real_images():
-    """A quick judge: what it says is compared with itself."""
+    """A quick judge of quick samples: what it says is compared with itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "REFERENCE", 200)
+        patch.setattr(records, "evaluate_model", quick_evaluation)
         yield
 
 
@@ -46,7 +48,7 @@ def test_every_kept_step_is_recorded_raw_and_averaged_at_each_guidance_weight(ru
 
 def test_a_record_is_what_the_evaluator_says_of_these_weights(run):
     record = read_records(run / "records.jsonl")[-1]
-    measured, images = evaluate_model(load_model(run, 4, "raw"), linear_schedule(20), 100, 1.0)
+    measured, images = quick_evaluation(load_model(run, 4, "raw"), linear_schedule(20), 100, 1.0)
     assert record.evaluation == measured
     kept = from_strip(run / "samples" / "step_000004_raw_w1.png")
     assert float((kept - images[:20].clamp(-1, 1)).abs().max()) <= 1.01 / 255
@@ -72,7 +74,7 @@ def test_what_is_recorded_is_not_measured_again_and_what_is_missing_is(run, monk
 def test_other_noise_is_recorded_in_a_file_of_its_own_and_keeps_no_pictures(run, tmp_path, monkeypatch):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".jsonl", ".png")}
     (record, *_) = record_run(run, epochs=[2], guidance_weights=(0.0,), n=100, progress=False, seed=1)
-    measured, _ = evaluate_model(load_model(run, 4, record.weights), linear_schedule(20), 100, 0.0, seed=1)
+    measured, _ = quick_evaluation(load_model(run, 4, record.weights), linear_schedule(20), 100, 0.0, seed=1)
     assert record.evaluation == measured
     assert measured.fid != next(r for r in read_records(run / "records.jsonl") if r.step == 4).evaluation.fid
     assert {path: path.read_bytes() for path in run.rglob("*") if path in before} == before
