@@ -23,7 +23,7 @@ import ddpm_lib.config, ddpm_lib.data, ddpm_lib.evaluation
 from ddpm_lib import records as of_records, studies
 
 tiny_split = ddpm_lib.data.load_fashion_mnist("train", 8)
-pictures = ddpm_lib.data.load_fashion_mnist("train", 32).images
+drawn_by_it = ddpm_lib.data.load_fashion_mnist("train", 32).images
 judged, _ = ddpm_lib.data.load_fashion_mnist("test", 100)
 made_up = ddpm_lib.evaluation.evaluate_images(judged, torch.arange(100) % 10)
 recipes = ddpm_lib.config.RECIPES
@@ -32,7 +32,7 @@ recipes.update({name: replace(recipe, batch_size=4, ema_start=10) for name, reci
 def evaluate_model(model, schedule, n, w, sampler="dpm_solver", steps=10, seed=0, **_):
     assert not any(parameter.requires_grad for parameter in model.parameters())
     w = w if isinstance(w, float) else 1.0
-    return replace(made_up, guidance_weight=w, sampler=sampler, steps=steps, seed=seed, n=n), pictures
+    return replace(made_up, guidance_weight=w, sampler=sampler, steps=steps, seed=seed, n=n), drawn_by_it
 
 def shipped(*_, **__):
     raise AssertionError("something shipped was asked for")
