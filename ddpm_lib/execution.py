@@ -26,9 +26,13 @@ from tqdm import tqdm
 
 from ddpm_lib.errors import NotebookError
 from ddpm_lib.machine import usable_cores
+from ddpm_lib.progress import followed
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 GRACE = 10  # seconds that a kernel has to end by itself
+BAR = "{desc}{percentage:3.0f}%|{bar}| cell {n}/{total}, "
+TIMES = "{elapsed} gone, {remaining} left"
+LOGGED_EVERY = 15  # seconds; a log file needs no animation
 
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it repeats on stderr what `Run.error` says
 
@@ -77,7 +81,12 @@ def run_notebooks(plan: Mapping[Path, Mapping[str, Any]], out: Path, jobs: int =
     except OSError as error:
         raise NotebookError(f"the folder {out} cannot be made: {error.strerror}; choose another") from error
     runs = {}
-    with _divided_cores(jobs), _Progress(plan) as progress, ThreadPoolExecutor(jobs) as pool:
+    with (
+        _divided_cores(jobs),
+        followed() as lines,
+        _Progress(plan, lines) as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         waiting = {
             pool.submit(_run_one, notebook.absolute(), parameters, out / notebook.name, progress)
             for notebook, parameters in plan.items()
@@ -182,18 +191,19 @@ def _divided_cores(jobs: int) -> Iterator[None]:
 
 
 class _Progress:
-    """One bar over all code cells of the series, naming the notebooks that are running."""
+    """One bar over all code cells of the series, naming the notebooks that are running.
 
-    def __init__(self, plan: Mapping[Path, Mapping[str, Any]]) -> None:
+    While a cell shows a bar of its own, that one's line stands in place of the time left: it knows better.
+    """
+
+    def __init__(self, plan: Mapping[Path, Mapping[str, Any]], lines: Callable[[], list[str]]) -> None:
         # The cell in which papermill sets the parameters counts, too.
         total = sum(_count_cells(notebook) + bool(given) for notebook, given in plan.items())
         self.running: list[str] = []
+        self.lines = lines
         self.live = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total,
-            mininterval=0.1 if self.live else 15,  # seconds; a log file needs no animation
-            bar_format="{desc}{percentage:3.0f}%|{bar}| cell {n}/{total}, {elapsed} gone, {remaining} left",
-        )
+        self.shown = time.monotonic()
+        self.bar = tqdm(total=total, mininterval=0.1 if self.live else LOGGED_EVERY, bar_format=BAR + TIMES)
 
     def __enter__(self) -> _Progress:
         return self
@@ -213,8 +223,12 @@ class _Progress:
         self._describe()
 
     def tick(self) -> None:
-        if self.live:
-            self.bar.refresh()  # the clock goes on during a long cell
+        """The clock, and a long cell's own bar, go on; in a file at times, and only if there is such a bar."""
+        lines = self.lines()
+        self.bar.bar_format = BAR + ("; ".join(lines).replace("{", "{{").replace("}", "}}") or TIMES)
+        if self.live or (lines and time.monotonic() - self.shown >= LOGGED_EVERY):
+            self.bar.refresh()
+            self.shown = time.monotonic()
 
     def say(self, line: str) -> None:
         self.bar.write(line, file=sys.stdout)

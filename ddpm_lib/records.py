@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ddpm_lib.checkpoints import read_lines, write_lines
 from ddpm_lib.errors import CheckpointError, InputError
 from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict
 from ddpm_lib.files import atomic_write, locked
 from ddpm_lib.plotting import png_bytes, to_pixels
+from ddpm_lib.progress import ProgressBar
 from ddpm_lib.run_files import kept_steps, load_model, read_log, run_config
 from ddpm_lib.schedules import make_schedule
 
@@ -81,7 +81,7 @@ def record_run(
     with locked(path):
         records = read_records(path) if path.exists() else []
         done = {(r.step, r.weights, r.evaluation.guidance_weight) for r in records if r.evaluation.n == n}
-        for step, weights, w in tqdm(
+        for step, weights, w in ProgressBar(
             [task for task in tasks if task not in done], unit="evaluation", disable=not progress
         ):
             model = load_model(folder, step, weights)

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
 from ddpm_lib.config import Config
 from ddpm_lib.data import Split
 from ddpm_lib.errors import InputError, Stopped
 from ddpm_lib.files import atomic_write, locked, trainings_dir
+from ddpm_lib.progress import ProgressBar
 from ddpm_lib.run_files import LOG, PREVIOUS, STATE, resume, save_kept_weights, save_state
 from ddpm_lib.training import StepReport, TrainingState, new_state, steps_per_epoch, train
 
@@ -81,7 +81,7 @@ def fit(
     saved_at = time.monotonic()
     with (
         _stop_request() as stop,
-        tqdm(total=state.total_steps, initial=state.step, unit="step", disable=not (progress and main)) as bar,
+        ProgressBar(total=state.total_steps, initial=state.step, unit="step", disable=not (progress and main)) as bar,
     ):
         if main and progress and state.step < state.total_steps:
             bar.write(

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
-from tqdm.auto import tqdm
-
 from ddpm_lib import pretrained
 from ddpm_lib.checkpoints import read_lines, write_lines
 from ddpm_lib.evaluation import Evaluation, evaluate_model, evaluation_from_dict, noise_floor
 from ddpm_lib.files import cache_dir, locked
 from ddpm_lib.guidance import Autoguided, weight_in_interval
+from ddpm_lib.progress import ProgressBar
 
 REAL = "real"
 
@@ -83,7 +82,7 @@ def measured(
         known = shipped | own
         keys = [_key(setting, models) for setting in settings]
         todo = {key: setting for key, setting in zip(keys, settings, strict=True) if key not in known}
-        for key, setting in tqdm(todo.items(), unit="setting", disable=not (progress and todo)):
+        for key, setting in ProgressBar(todo.items(), unit="setting", disable=not (progress and todo)):
             own[key] = known[key] = measure(setting, models)
             write_lines(kept, ({"key": key, "evaluation": value.to_dict()} for key, value in own.items()))
     return [known[key] for key in keys]
