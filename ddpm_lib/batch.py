@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +14,7 @@ import yaml
 from ddpm_lib.config import read_yaml, read_yaml_file
 from ddpm_lib.errors import InputError, NotebookError, nearest
 from ddpm_lib.execution import Run, result_line, run_notebooks
-from ddpm_lib.files import TRAININGS_VARIABLE
+from ddpm_lib.files import TRAININGS_VARIABLE, temporary_folder
 from ddpm_lib.stored import normalised
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -184,26 +181,12 @@ def refresh_outputs(only: Sequence[str] = (), folder: Path = NOTEBOOKS) -> list[
     notebooks = [find_notebook(name, folder) for name in only] or sorted(folder.glob("*.ipynb"))
     runs = []
     for notebook in notebooks:
-        with _no_trainings():
+        with temporary_folder(TRAININGS_VARIABLE):
             (run,) = run_notebooks({notebook: {}}, folder.parent / "runs" / "outputs")
         if run.error is None:
             nbformat.write(normalised(nbformat.read(run.copy, as_version=4)), run.notebook)
         runs.append(run)
     return runs
-
-
-@contextmanager
-def _no_trainings() -> Iterator[None]:
-    """Kernels that start meanwhile keep their trainings in an empty folder, which goes in the end."""
-    before = os.environ.get(TRAININGS_VARIABLE)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[TRAININGS_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[TRAININGS_VARIABLE]
-            if before is not None:
-                os.environ[TRAININGS_VARIABLE] = before
 
 
 def summary(runs: Sequence[Run]) -> str:

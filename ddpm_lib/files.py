@@ -50,6 +50,23 @@ def trainings_dir() -> Path:
 
 
 @contextmanager
+def temporary_folder(variable: str) -> Iterator[Path]:
+    """Gives an empty folder, which processes that start during the block find under an environment variable.
+
+    In the end the folder goes, and the variable is what it was.
+    """
+    before = os.environ.get(variable)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # a killed process may still write
+        os.environ[variable] = folder
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[variable]
+            if before is not None:
+                os.environ[variable] = before
+
+
+@contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write to; if the block ends without exception, it becomes `path` in one step.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+
+from ddpm_lib.files import temporary_folder
 
 PROGRESS_VARIABLE = "DDPM_PROGRESS"
 TOLD = "{unit} {n_fmt}/{total_fmt}, {remaining} left{postfix}"
@@ -48,21 +49,14 @@ def followed() -> Iterator[Callable[[], list[str]]]:
         ...  # start them
         lines()  # ["step 134/160, 00:50 left, loss=0.031"]
     """
-    before = os.environ.get(PROGRESS_VARIABLE)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ[PROGRESS_VARIABLE] = folder
+    with temporary_folder(PROGRESS_VARIABLE) as folder:
 
         def lines() -> list[str]:
             found = []
-            for path in sorted(Path(folder).glob("[0-9]*[0-9]")):
+            for path in sorted(folder.glob("[0-9]*[0-9]")):
                 with suppress(FileNotFoundError, ProcessLookupError):  # the bar has just ended, or was killed
                     os.kill(int(path.name), 0)  # no signal: only whether that process is there
                     found.append(path.read_text())
             return found
 
-        try:
-            yield lines
-        finally:
-            del os.environ[PROGRESS_VARIABLE]
-            if before is not None:
-                os.environ[PROGRESS_VARIABLE] = before
+        yield lines
