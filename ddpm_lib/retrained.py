@@ -21,12 +21,14 @@ from ddpm_lib.data import load_fashion_mnist
 from ddpm_lib.errors import InputError
 from ddpm_lib.posthoc import Snapshot, posthoc_weights, power_profile, power_snapshots
 from ddpm_lib.pretrained import recipe_and_weights
-from ddpm_lib.records import Record, from_strip, record_run, step_of_epoch, strip_path
+from ddpm_lib.records import GUIDANCE_WEIGHTS, Record, from_strip, record_run, step_of_epoch, strip_path
 from ddpm_lib.run_files import frozen_network, kept_steps, load_model
 from ddpm_lib.runs import fit_cached
 from ddpm_lib.schedules import Schedule, make_schedule
 from ddpm_lib.training import steps_per_epoch
 from ddpm_lib.unet import UNet
+
+OTHER_NOISE = (1.0,)  # guidance weights measured again from other noise: the one of Table 1
 
 
 @functools.lru_cache
@@ -77,9 +79,14 @@ def schedule(name: str) -> Schedule:
 
 
 def records(name: str, seed: int = 0) -> list[Record]:
-    """As `pretrained.records`: measures every epoch now, if it was not done. Raises InputError for an unknown name."""
+    """As `pretrained.records`: measures every epoch now, if it was not done; from other noise at w = 1 alone, as there.
+
+    Raises:
+        InputError: there is no such model.
+    """
     _, weights = recipe_and_weights(name)
-    return [record for record in record_run(run(name), seed=seed) if record.weights == weights]
+    ws = GUIDANCE_WEIGHTS if seed == 0 else OTHER_NOISE
+    return [record for record in record_run(run(name), guidance_weights=ws, seed=seed) if record.weights == weights]
 
 
 def samples(name: str, guidance_weight: float = 0.0) -> Tensor:

@@ -34,7 +34,7 @@ CHECKED_WIDTHS = (0.03, 0.05, 0.07, 0.10, 0.15, 0.20)
 USES = {
     "basic": "The report's Basic: to sample without labels, and to compare with guidance and averaging.",
     "cfg": "The report's +CFG (raw weights) and +CFG+EMA (averaged weights), from one training.",
-    "fast": "A model of one's own in the shortest time: about the quality of cfg_ema for a third of its images.",
+    "fast": "The model of the sliders, and of one's own in the shortest time: near cfg_ema for a third of its images.",
 }
 
 

@@ -29,7 +29,8 @@ def trainings(tmp_path_factory):
         patch.setitem(RECIPES, "cfg", recipe)
         patch.setattr(retrained, "load_fashion_mnist", lambda split: tiny_data(16))
         patch.setattr(evaluation, "REFERENCE", 200)
-        few = partial(record_run, guidance_weights=(0.0,), n=100, progress=False)
+        patch.setattr(retrained, "GUIDANCE_WEIGHTS", (0.0,))
+        few = partial(record_run, n=100, progress=False)
         patch.setattr(retrained, "record_run", few)
         yield folder
     retrained.run.cache_clear()
@@ -65,6 +66,11 @@ def test_every_epoch_is_measured_and_its_samples_are_kept():
     images = retrained.samples("cfg_ema", 0.0)
     assert images.shape == (2, 20, 1, 28, 28)
     assert not torch.equal(images[1], retrained.samples("cfg", 0.0)[1])
+
+
+def test_other_noise_is_measured_at_the_weight_of_table_1_alone():
+    again = retrained.records("cfg_ema", seed=1)
+    assert [(r.epoch, r.evaluation.guidance_weight, r.evaluation.seed) for r in again] == [(1, 1.0, 1), (2, 1.0, 1)]
 
 
 def test_studies_measure_what_was_trained_and_look_up_nothing_shipped(tmp_path, monkeypatch):

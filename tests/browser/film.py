@@ -22,7 +22,7 @@ from ddpm_lib.frames import below
 FILM = Path(pretrained.__file__).parent / "guidance_slider.gif"
 CELL = """from ddpm_lib import model_widgets, pretrained
 from ddpm_lib.data import CLASS_NAMES
-model_widgets.guidance(pretrained.load("cfg_ema"), pretrained.schedule("cfg_ema"), CLASS_NAMES)"""
+model_widgets.guidance(pretrained.load("fast"), pretrained.schedule("fast"), CLASS_NAMES)"""
 WEIGHTS = model_widgets.WEIGHTS
 WIDTH = 900  # of the page
 SHORT, LONG = 400, 2000  # milliseconds a frame; the first and the last one rest

@@ -88,10 +88,10 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("03_unet", 1, "none", 0, "trained: the same t, the same output: True"),
         ("04_basic_training", 2, "none", 0, "\n   20  "),
-        ("05_classifier_free_guidance", 1, "none", 0, "epoch 20: accuracy"),
+        ("05_classifier_free_guidance", 2, "none", 0, "epoch 20: accuracy"),
         ("06_ema", 2, "none", 0, "fast          7   "),
         ("07_experiments", 2, "none", 0, "epochs measured of each variant: {20}"),
-        ("08_fewer_steps", 1, "fewer_steps", 20, "evaluations: FID 1.00 of DDPM's"),
+        ("08_fewer_steps", 2, "fewer_steps", 20, "evaluations: FID 1.00 of DDPM's"),
         ("09_guidance_in_depth", 1, "guidance", 20, "autoguidance, w = 4"),
         ("10_ema_in_depth", 1, "ema_widths", 16, "(0.05, 20), (0.1, 20)"),
     ],
