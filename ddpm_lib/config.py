@@ -166,7 +166,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 RECIPES = {
     "basic": Config(power_emas=True),  # the report's first variant
     "cfg": Config(conditional=True, power_emas=True),  # the report's second and third: raw and averaged weights
-    "fast": Config(  # the best model for about half an hour of two cores: small batches make more steps
+    "fast": Config(  # the best model for half an hour to an hour of two cores: small batches make more steps
         conditional=True,
         epochs=7,
         batch_size=64,

@@ -1,6 +1,6 @@
 """How long the guidance slider takes, from the key to the picture in the browser: part of `make bench`.
 
-Ten guided images of the report's network, in the real JupyterLab. Each key asks for a weight that was not seen before.
+Ten guided images of the network `fast`, in the real JupyterLab. Each key asks for a weight that was not seen before.
 Writes runs/bench/latency.{json,md}.
 """
 
