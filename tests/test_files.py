@@ -25,7 +25,7 @@ def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
 
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
 
 
 def package_in(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
